@@ -106,8 +106,7 @@ def _receive(address: str, part: Path) -> None:
         response.raise_for_status()
         continues = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         with open(part, "ab" if response.status_code == 206 and continues else "wb") as file:
-            for chunk in response.iter_content(CHUNK):
-                file.write(chunk)
+            file.writelines(response.iter_content(CHUNK))
 
 
 def _reason(error: Exception) -> str:
