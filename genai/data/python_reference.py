@@ -1,0 +1,100 @@
+"""Python's own reference text and the docstrings of its standard library: real text on every machine, offline.
+
+It differs between Python versions, so the card names the one that it came from.
+"""
+
+import ast
+import platform
+import re
+import sys
+import sysconfig
+import textwrap
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from genai.config import UserError
+from genai.data import text
+
+kind = "text"
+
+# Packages that distributions leave out of Python or ship apart, and encodings, whose docstrings are generated
+# copies of one another: without them the text depends on the Python version alone.
+SKIPPED = {
+    "encodings",
+    "ensurepip",
+    "distutils",
+    "idlelib",
+    "lib2to3",
+    "test",
+    "tests",
+    "tkinter",
+    "turtledemo",
+    "venv",
+}
+FOLDED = str.maketrans(
+    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "--", "\u2026": "..."}
+)
+RULE = re.compile(r"[ \t]*[-=~*_+^\"#. |]{4,}[ \t]*")
+TABLE = re.compile(r"^\s*[+|].*[+|]\s*$|\S {3,}\S.*\S {3,}\S", re.MULTILINE)
+
+
+class Config(text.TextConfig):
+    """Nothing of its own: the text is the running Python's."""
+
+
+def prepare(config: Config, directory: Path) -> None:
+    """Write the data set into `directory`. Raises UserError where this Python came without its sources."""
+    documents = [*topics(), *docstrings(Path(sysconfig.get_path("stdlib")))]
+    cleaned = "\n\n".join(filter(None, map(clean, documents)))
+    if len(cleaned) < 500_000:
+        raise UserError(
+            f"datasets.{directory.name}: this Python has {len(cleaned)} characters of reference text, no sources"
+        )
+    text.write(
+        cleaned,
+        config,
+        directory,
+        f"""# Python reference text
+
+English technical prose with code, ASCII only.
+
+## Origin
+
+`pydoc_data.topics` (the language reference as `help()` shows it) and the docstrings of the standard library's
+modules, classes and functions, both of {platform.python_implementation()} {platform.python_version()}, read from its
+installed sources. Copyright Python Software Foundation; PSF License Version 2.
+
+Typographic characters were folded to ASCII, paragraphs dedented; interactive examples (`>>>`), rules and tables were
+dropped. Another version of Python gives another text: figures compare within one version.
+""",
+    )
+
+
+def topics() -> list[str]:
+    """Return the chapters of the language reference in the order of their names."""
+    from pydoc_data.topics import topics as chapters
+
+    return [chapters[name] for name in sorted(chapters)]
+
+
+def docstrings(directory: Path) -> Iterator[str]:
+    """Yield the docstrings in the standard library's source files, by path, then by line; nothing is imported."""
+    for path in sorted(directory.rglob("*.py"), key=lambda path: path.relative_to(directory).parts):
+        parts = path.relative_to(directory).with_suffix("").parts
+        if parts[0] not in sys.stdlib_module_names or SKIPPED.intersection(parts):
+            continue
+        tree = ast.parse(path.read_bytes())
+        nodes = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+        for node in [tree, *sorted(nodes, key=lambda node: (node.lineno, node.col_offset))]:
+            if document := ast.get_docstring(node):
+                yield document
+
+
+def clean(document: str) -> str:
+    """Return a document's prose: ASCII, each paragraph dedented, without doctests, rules and tables."""
+    document = unicodedata.normalize("NFKD", document.translate(FOLDED)).encode("ascii", "ignore").decode()
+    lines = [line for line in document.expandtabs().splitlines() if not RULE.fullmatch(line)]
+    paragraphs = re.split(r"\n\s*\n", "\n".join(line.rstrip() for line in lines))
+    paragraphs = [textwrap.dedent(p).strip() for p in paragraphs if ">>>" not in p and not TABLE.search(p)]
+    return "\n\n".join(filter(None, paragraphs))
