@@ -25,7 +25,10 @@ def test_the_splits_together_are_the_published_data(tmp_path):
 def test_the_card_gives_the_statistics_of_the_training_split(tmp_path):
     diabetes.prepare(diabetes.Config(validation=0.2, test=0.2, seed=3), tmp_path)
     y = Dataset(tmp_path).arrays("train")["y"]
-    assert f"| target | {y.mean(dtype=np.float64):.4g} | {y.std(dtype=np.float64):.4g} |" in (tmp_path / "card.md").read_text()
+    assert (
+        f"| target | {y.mean(dtype=np.float64):.4g} | {y.std(dtype=np.float64):.4g} |"
+        in (tmp_path / "card.md").read_text()
+    )
 
 
 def test_damaged_values_are_refused(tmp_path, monkeypatch):

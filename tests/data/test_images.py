@@ -16,7 +16,8 @@ MIRROR = Path(__file__).parents[3] / "shared" / "data"
 def splits(n=20, n_classes=2):
     rng = np.random.default_rng(0)
     return {
-        split: (rng.random((n, 1, 3, 3), np.float32), np.arange(n) % n_classes) for split in ("train", "validation", "test")
+        split: (rng.random((n, 1, 3, 3), np.float32), np.arange(n) % n_classes)
+        for split in ("train", "validation", "test")
     }
 
 
@@ -52,7 +53,11 @@ def test_an_image_in_two_splits_stays_in_the_later_one(tmp_path):
     [
         ("train", lambda x, y: (x * 255, y), "train: pixels from"),
         ("test", lambda x, y: (np.where(x > 0.5, np.nan, x), y), "test: pixels from"),
-        ("validation", lambda x, y: (x, np.zeros_like(y)), r"validation: labels \[0\]; should be every class from 0 to 1"),
+        (
+            "validation",
+            lambda x, y: (x, np.zeros_like(y)),
+            r"validation: labels \[0\]; should be every class from 0 to 1",
+        ),
         ("test", lambda x, y: (x, y + 1), r"test: labels \[1, 2\]"),
         ("test", lambda x, y: (x[:, :, :2], y), r"test: images of shape \(1, 2, 3\)"),
         ("train", lambda x, y: (x, y[:-1]), "train: 20 images, 19 labels"),

@@ -1,0 +1,1 @@
+"""Machine learning basics: one file per algorithm, in NumPy."""
