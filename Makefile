@@ -1,0 +1,32 @@
+# pipeline · test · ui · bench; each sets up .venv from requirements.lock when needed.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+
+.PHONY: pipeline test ui bench lock
+
+pipeline: .venv/installed
+	@python -m flows.pipeline
+
+test: .venv/installed
+	@python -m pytest
+
+ui: .venv/installed
+	@python -m genai ui
+
+bench: .venv/installed
+	@python -m bench.cost
+
+# uv is pinned and hash-checked by the lock as well; byte code is compiled once, not by every process.
+.venv/installed: requirements.lock
+	@echo "Setting up .venv (about 6 GB; minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0])'
+	@$(PYTHON) -m venv .venv
+	@awk '/^[a-z]/ {uv = /^uv==/} uv' requirements.lock > .venv/uv.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
+	@.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock
+	@touch $@
+
+lock: pyproject.toml
+	uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --group test pyproject.toml -o requirements.lock

@@ -1,0 +1,1 @@
+"""Machine learning from the basics to diffusion, as one reproducible pipeline."""

@@ -1,0 +1,172 @@
+"""What a prepared data set is: a folder with its description, its card and three splits.
+
+    data/NAME/description.json                      kind, shapes, classes, vocabulary size
+    data/NAME/card.md                               where it came from, what was done, what was checked
+    data/NAME/{train,validation,test}.safetensors   regression and images: x, y
+    data/NAME/{train,validation,test}.txt           text, with tokenizer.json
+"""
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from genai.config import Strict, UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+class Description(Strict):
+    """What a model needs to know of its data to take its shape."""
+
+    kind: Literal["regression", "images", "text"]
+    shape: list[int]  # of one example: [features], [channels, height, width] or [tokens in a window]
+    classes: list[str] = []  # images: the name of class 0, 1, ...
+    vocabulary_size: int | None = None  # text: number of tokens, special ones excluded
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+
+class Dataset:
+    """A prepared data set in a folder, read on demand.
+
+    Raises UserError where the folder or a file in it is missing or damaged.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = Path(directory)
+        try:
+            text = (self.directory / "description.json").read_text()
+            self.description = Description.model_validate_json(text)
+        except FileNotFoundError:
+            raise UserError(f"{self.directory}: not prepared; run: dvc repro prepare@{self.directory.name}") from None
+        except ValueError:
+            raise UserError(f"{self.directory}/description.json: damaged; prepare the data set again") from None
+
+    def arrays(self, split: str) -> dict[str, np.ndarray]:
+        """Return the split's arrays, first axis the examples.
+
+        regression: x (N, features) float32, y (N,) float32
+        images:     x (N, C, H, W) float32 in [0, 1], y (N,) int64
+        text:       tokens (N, T) int64; of `train` every window of T tokens (a view: N is about the
+                    number of tokens), of the others the windows side by side
+        """
+        assert split in SPLITS
+        if self.description.kind == "text":
+            tokens, size = self.tokens(split), self.description.shape[0]
+            if len(tokens) < size:
+                raise UserError(f"{self.directory}/{split}.txt: {len(tokens)} tokens, fewer than one window of {size}")
+            if split == "train":
+                return {"tokens": np.lib.stride_tricks.sliding_window_view(tokens, size)}
+            return {"tokens": tokens[: len(tokens) // size * size].reshape(-1, size)}
+        path = self.directory / f"{split}.safetensors"
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: missing or damaged ({error}); prepare the data set again") from None
+
+    def text(self, split: str) -> str:
+        """Return the split's text."""
+        path = self.directory / f"{split}.txt"
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: missing or damaged ({error}); prepare the data set again") from None
+
+    def tokens(self, split: str) -> np.ndarray:
+        """Return the split's text as token ids, (N,) int64."""
+        return np.asarray(self.tokenizer.encode(self.text(split)).ids, dtype=np.int64)
+
+    @cached_property
+    def tokenizer(self):
+        return load_tokenizer(self.directory)
+
+
+def load_tokenizer(directory: Path):
+    """Return the `tokenizers.Tokenizer` in a folder of data or of a model. Raises UserError."""
+    from tokenizers import Tokenizer
+
+    path = Path(directory) / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(f"{path}: missing or damaged ({error})") from None
+
+
+@contextmanager
+def atomic(path: Path):
+    """Yield a temporary path beside `path`; when the block succeeds, fsync it and rename it there."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value) -> None:
+    """Write JSON atomically, keys in the order given, floats in full."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays as safetensors, atomically."""
+    from safetensors.numpy import save_file
+
+    with atomic(path) as temporary:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
+
+
+def split_indices(n: int, validation: float, test: float, seed: int, y: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Return the shuffled indices of the three splits, of each class its share where `y` is given.
+
+    Each has at least one example. Raises UserError where n is too small for that.
+    """
+    rng = np.random.default_rng(seed)
+    groups = [np.arange(n)] if y is None else [np.flatnonzero(y == c) for c in np.unique(y)]
+    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    for group in groups:
+        group = rng.permutation(group)
+        n_test, n_validation = round(len(group) * test), round(len(group) * validation)
+        parts["test"].append(group[:n_test])
+        parts["validation"].append(group[n_test : n_test + n_validation])
+        parts["train"].append(group[n_test + n_validation :])
+    indices = {split: np.sort(np.concatenate(part)) for split, part in parts.items()}
+    for split, index in indices.items():
+        if len(index) == 0:
+            raise UserError(f"datasets: {n} examples leave none for the {split} split; raise its share")
+    return indices
+
+
+@contextmanager
+def replaced(directory: Path):
+    """Yield a new empty folder; when the block succeeds, it takes the place of `directory`."""
+    directory = Path(directory)
+    temporary = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(directory, ignore_errors=True)
+        os.replace(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Diffusion: text by unmasking, images by flow matching."""

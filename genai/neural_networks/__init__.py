@@ -1,0 +1,1 @@
+"""Neural networks: the multilayer perceptron and the transformer."""
