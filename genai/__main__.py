@@ -165,10 +165,9 @@ def stage(command: str, name: str, sections: dict[str, list[str]], *folders: Pat
     before, cpu, wall = inputs(sections, folders), time.process_time(), time.monotonic()
     yield work
     after = inputs(sections, folders)
-    used = {str(Path(module.__file__)) for n, module in sys.modules.items() if n.startswith("genai") and module.__file__}
+    used = code()
     for path in before | after:
-        code = path.endswith(".py")
-        if before.get(path) != after.get(path) and (not code or str(Path(path).resolve()) in used):
+        if before.get(path) != after.get(path) and (path in used or not path.endswith(".py")):
             raise UserError(f"{path}: changed while {command}@{name} ran; run it again")
     from genai.data.dataset import write_json
 
@@ -176,6 +175,7 @@ def stage(command: str, name: str, sections: dict[str, list[str]], *folders: Pat
         "cpu_seconds": round(time.process_time(), 2),
         "work_cpu_seconds": round(time.process_time() - cpu, 2),
         "seconds": round(time.monotonic() - wall, 2),
+        "code": used,
     }
     write_json(work / f"{command}.json", figures)
 
@@ -193,6 +193,13 @@ def inputs(sections: dict[str, list[str]], folders: tuple[Path, ...]) -> dict[st
             status = path.stat()
             state[str(path)] = (status.st_size, status.st_mtime_ns) if path.is_file() else None
     return state
+
+
+def code() -> list[str]:
+    """Return the files of this repository that the process has imported, as paths from the root."""
+    loaded = [m.__file__ for n, m in sys.modules.items() if n == "__main__" or n.split(".")[0] == "genai"]
+    root = Path(__file__).parents[1]
+    return sorted(str(Path(file).resolve().relative_to(root)) for file in loaded if file and "genai" in Path(file).parts)
 
 
 def contents(folder: Path) -> list[str]:

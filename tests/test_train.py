@@ -1,0 +1,250 @@
+"""The training loop against a bare loop, and through kills, signals, bad numbers and poisoned files."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from genai.config import GradientDescent, UserError
+from genai.train import make_optimizers, schedule, train
+
+ROOT = Path(__file__).parents[1]
+
+
+class Toy(nn.Module):
+    """A network with all that a checkpoint must hold: an embedding, a hidden matrix, a head, dropout, batch norm."""
+
+    def __init__(self, pause: float = 0.0, broken_at: int | None = None):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 8)
+        self.hidden = nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.head = nn.Linear(8, 1)
+        self.pause, self.broken_at, self.calls = pause, broken_at, 0
+
+    def loss(self, batch):
+        time.sleep(self.pause)
+        self.calls += self.training
+        x = self.norm(torch.dropout(self.hidden(self.embedding(batch["x"])), 0.1, self.training)).relu()
+        loss = (self.head(x).squeeze(1) - batch["y"]).square().mean()
+        return loss * float("nan") if self.calls == self.broken_at and self.training else loss
+
+
+def toy_data():
+    x = np.arange(56) % 7
+    return {"x": x, "y": np.sin(x).astype(np.float32)}
+
+
+def settings(**changes) -> GradientDescent:
+    numbers = dict(
+        seed=0, threads=1, steps=60, batch_size=8, learning_rate=0.01, muon_learning_rate=0.02, ema=0.9, validate_every=10
+    )
+    return GradientDescent(**(numbers | changes))
+
+
+def run(work: Path, model=None, checkpoint_seconds=1e9, **changes):
+    work.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    model = model or Toy()
+    return train(model, toy_data(), toy_data(), settings(**changes), work, "same", checkpoint_seconds)
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same_bits(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_same_seed_same_bits_and_another_seed_others(tmp_path):
+    first, second, other = (weights(run(tmp_path / str(i), seed=seed)) for i, seed in enumerate((3, 3, 4)))
+    assert_same_bits(first, second)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_full_batches_equal_a_bare_adamw_loop(tmp_path):
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    data = {"x": x, "y": x @ np.array([1.0, -2.0, 0.5], np.float32)}
+
+    class Linear(nn.Linear):
+        def loss(self, batch):
+            return (self(batch["x"]).squeeze(1) - batch["y"]).square().mean()
+
+    numbers = settings(batch_size=32, muon_learning_rate=None, ema=None, warmup=0.0, decay=0.0, steps=40)
+    ours, bare = Linear(3, 1), Linear(3, 1)
+    bare.load_state_dict(ours.state_dict())
+    train(ours, data, data, numbers, tmp_path, "", 1e9)
+    optimizer = torch.optim.AdamW(bare.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=0.0)
+    batch = {name: torch.from_numpy(array) for name, array in data.items()}
+    for _ in range(40):
+        loss = bare.loss(batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(bare.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    torch.testing.assert_close(ours.weight, bare.weight, rtol=1e-4, atol=1e-6)
+
+
+def test_schedule_rises_stays_and_falls_to_zero():
+    numbers = settings(steps=100, warmup=0.1, decay=0.5)
+    factors = [schedule(step, numbers) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1 and factors[50] == 1
+    assert factors[75] == pytest.approx(0.5) and factors[100] == 0
+
+
+def test_every_parameter_has_one_optimizer_and_muon_only_hidden_matrices():
+    model = Toy()
+    adamw, muon = make_optimizers(model, settings())
+    owned = [p for optimizer in (adamw, muon) for group in optimizer.param_groups for p in group["params"]]
+    assert len(owned) == len({id(p) for p in owned}) == len(list(model.parameters()))
+    assert [p is model.hidden.weight for p in muon.param_groups[0]["params"]] == [True]
+
+
+def test_history_has_a_row_per_validation_and_the_loss_falls(tmp_path):
+    run(tmp_path)
+    rows = (tmp_path / "history.csv").read_text().split()
+    assert rows[0] == "step,train_loss,validation_loss,learning_rate"
+    assert [int(row.split(",")[0]) for row in rows[1:]] == [10, 20, 30, 40, 50, 60]
+    assert float(rows[-1].split(",")[2]) < float(rows[1].split(",")[2])
+
+
+def test_average_of_weights_follows_its_recursion(tmp_path):
+    path = []
+
+    class Watched(Toy):
+        def loss(self, batch):
+            if self.training:
+                path.append(self.head.bias.detach().clone())
+            return super().loss(batch)
+
+    model = Watched()
+    averaged = run(tmp_path, model=model, ema=0.8, steps=5)
+    expected = None
+    for value in [*path[1:], model.head.bias.detach()]:
+        expected = value if expected is None else 0.8 * expected + 0.2 * value
+    torch.testing.assert_close(averaged.head.bias, expected)
+
+
+PROGRAM = """
+import sys, torch
+from pathlib import Path
+sys.path[:0] = [{root!r}, {tests!r}]
+from test_train import Toy, settings, toy_data
+from genai.train import train
+torch.manual_seed(0)
+model = train(Toy(pause=0.01), toy_data(), toy_data(), settings(steps=120), Path(sys.argv[1]), "same", 0.02)
+from safetensors.torch import save_file
+save_file(model.state_dict(), sys.argv[1] + "/done.safetensors")
+""".format(root=str(ROOT), tests=str(ROOT / "tests"))
+
+
+def start(work: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(work)], stderr=subprocess.DEVNULL)
+
+
+def wait_for_step(work: Path, process: subprocess.Popen, step: int) -> None:
+    for _ in range(3000):
+        rows = (work / "history.csv").read_text().split() if (work / "history.csv").exists() else []
+        if len(rows) > 1 and int(rows[-1].split(",")[0]) >= step and (work / "checkpoint.pt").exists():
+            return
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    raise AssertionError("no progress")
+
+
+def test_killed_and_resumed_it_has_the_bits_of_the_uninterrupted_run(tmp_path):
+    work = tmp_path / "killed"
+    work.mkdir()
+    for step, number in ((20, signal.SIGKILL), (70, signal.SIGTERM)):
+        process = start(work)
+        wait_for_step(work, process, step)
+        process.send_signal(number)
+        assert process.wait(10) == (-9 if number == signal.SIGKILL else 143)
+        assert not (work / "done.safetensors").exists()
+    process = start(work)
+    assert process.wait(60) == 0
+    from safetensors.torch import load_file
+
+    assert_same_bits(load_file(work / "done.safetensors"), weights(run(tmp_path / "whole", steps=120)))
+    assert (work / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
+
+
+def test_a_gradient_that_is_not_finite_stops_it_and_keeps_the_good_checkpoint(tmp_path):
+    tmp_path.joinpath("w").mkdir()
+    with pytest.raises(UserError, match=r"not finite before step (1[5-9]|20); lower the learning rates; the checkpoint"):
+        run(tmp_path / "w", model=Toy(pause=0.005, broken_at=15), checkpoint_seconds=0.02)
+    saved = torch.load(tmp_path / "w" / "checkpoint.pt", weights_only=True)
+    assert 0 < saved["step"] < 15
+    assert all(tensor.isfinite().all() for tensor in saved["model"].values())
+
+
+def test_a_checkpoint_of_another_recipe_is_not_resumed(tmp_path):
+    with pytest.raises(UserError):
+        run(tmp_path, model=Toy(broken_at=15), checkpoint_seconds=0)
+    torch.manual_seed(0)
+    fresh = train(Toy(), toy_data(), toy_data(), settings(), tmp_path, "another", 1e9)
+    assert_same_bits(weights(fresh), weights(run(tmp_path / "whole")))
+
+
+class Poison:
+    def __reduce__(self):
+        return os.mkdir, ("poisoned",)
+
+
+def test_a_poisoned_checkpoint_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps(Poison()))
+    with pytest.raises(UserError, match="refused"):
+        run(tmp_path)
+    torch.save({"fingerprint": Poison()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="refused"):
+        run(tmp_path)
+    assert not (tmp_path / "poisoned").exists()
+
+
+def test_a_batch_larger_than_the_data_is_a_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="batch_size: 57 should be at most the 56"):
+        run(tmp_path, batch_size=57)
+
+
+DISTRIBUTED = """
+import sys, torch
+from pathlib import Path
+sys.path[:0] = [{root!r}, {tests!r}]
+from test_train import Toy, settings, toy_data
+from genai.train import train
+class Exact(Toy):  # no draws and no statistics of a batch, which differ between shares of it
+    def loss(self, batch):
+        return (self.head(self.hidden(self.embedding(batch["x"])).relu()).squeeze(1) - batch["y"]).square().mean()
+torch.manual_seed(0)
+model = Exact()
+model.norm.requires_grad_(False)
+model = train(model, toy_data(), toy_data(), settings(), Path(sys.argv[1]), "same", 1e9)
+import os
+if os.environ.get("RANK", "0") == "0":
+    torch.save(model.state_dict(), sys.argv[1] + "/done.pt")
+""".format(root=str(ROOT), tests=str(ROOT / "tests"))
+
+
+def test_two_processes_share_a_batch_and_learn_what_one_learns(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(DISTRIBUTED)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, command in {"one": [], "two": torchrun}.items():
+        (tmp_path / name).mkdir()
+        subprocess.run([sys.executable, *command, str(script), str(tmp_path / name)], check=True, stderr=subprocess.DEVNULL)
+    one, two = (torch.load(tmp_path / name / "done.pt", weights_only=True) for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
