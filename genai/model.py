@@ -52,6 +52,7 @@ def save(directory: Path, name: str, experiment: Experiment, description: Descri
         {
             "format": FORMAT,
             "name": name,
+            "task": model.task,
             "experiment": experiment.model_dump(exclude_none=True),
             "description": description.model_dump(),
         },
