@@ -1,0 +1,188 @@
+"""Masked diffusion of text: hide tokens at random, learn to tell them, generate by revealing a few at a time.
+
+Sahoo et al., "Simple and effective masked diffusion language models" (MDLM, 2024); Shi et al., "Simplified
+and generalized masked diffusion" (MD4, 2024); Ou et al., "Your absorbing discrete diffusion secretly models
+the conditional distributions of clean data" (RADD, 2024).
+
+Forward process: each token becomes [MASK] independently by time t with probability 1 - alpha(t) = t and
+stays so. The reverse process needs p(x_i | the tokens that are not hidden), which one bidirectional
+transformer gives for all positions; it is not told t, since t says nothing about x beyond what is
+hidden (RADD, theorem 1). A `denoiser` below is this function:
+
+    denoiser(tokens (B, T), where (B, T) bool) -> logits (where.sum(), V)   of the positions `where`, row by row
+
+It has no output for [MASK] and is only asked about hidden positions: MDLM's substitution, section 3.2.3.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from genai.config import Count, Seed, Strict
+from genai.data.dataset import Description
+from genai.neural_networks.transformer import Transformer, TransformerConfig
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+DRAWS = 8  # maskings per window in nats
+
+
+class MaskedDiffusion(nn.Module):
+    """A masked diffusion model of windows of tokens."""
+
+    takes = {"text"}
+    task = "language"
+    metric = "nelbo_bpc"
+
+    class Config(TransformerConfig):
+        pass
+
+    class Sampling(Strict):
+        """How texts are generated."""
+
+        n: Count = Field(4, description="texts without a prompt")
+        length: Count = Field(128, description="tokens in a text")
+        sampler: Literal["ancestral", "confidence"] = "ancestral"
+        steps: Count = 128
+        temperature: Annotated[float, Field(gt=0, le=10)] = 0.8
+        noise: Annotated[float, Field(ge=0)] = Field(
+            2.0, description="confidence: Gumbel noise on the order of revealing; 0 repeats"
+        )
+        seed: Seed = 0
+        prompts: list[str] = []
+
+    def __init__(self, config: Config, description: Description):
+        super().__init__()
+        V, T = description.vocabulary_size, description.shape[0]
+        self.mask = V  # the id after the vocabulary's
+        self.transformer = Transformer(config, n_tokens=V + 1, n_outputs=V, length=T, causal=False)
+
+    def denoise(self, tokens: Tensor, where: Tensor) -> Tensor:
+        """The denoiser: see the head of this file."""
+        return self.transformer.logits(self.transformer(tokens)[where])
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return an unbiased estimate of the NELBO per token in nats, each window masked once."""
+        tokens = batch["tokens"]
+        B, T = tokens.shape
+        hidden = stratified_counts(torch.rand(()), B, T)[torch.randperm(B)].to(tokens.device)
+        where = torch.rand(B, T, device=tokens.device).argsort(-1).argsort(-1) < hidden[:, None]
+        return masked_cross_entropy(self.denoise, tokens, where, self.mask).mean()
+
+    def nats(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """tokens: (B, T) -> an unbiased estimate of each window's NELBO, (B,) float64."""
+        return nelbo(self.denoise, tokens, self.mask, DRAWS, generator)
+
+    def sample(self, canvas: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+        """Return the canvas (B, T) with each -1 replaced by a token; the rest, wherever it stands, is kept."""
+        x = torch.where(canvas < 0, self.mask, canvas)
+        if sampling.sampler == "ancestral":
+            return ancestral(self.denoise, x, self.mask, sampling.steps, sampling.temperature, generator)
+        return confidence(self.denoise, x, self.mask, sampling.steps, sampling.temperature, sampling.noise, generator)
+
+
+def stratified_counts(u: Tensor, n: int, T: int) -> Tensor:
+    """Return n numbers of hidden tokens in 1 ... T, evenly spaced from one u in [0, 1): each is uniform over u."""
+    return 1 + ((torch.arange(n) + u.double()) / n * T).long().clamp(max=T - 1)
+
+
+def masked_cross_entropy(denoiser: Denoiser, tokens: Tensor, where: Tensor, mask: int) -> Tensor:
+    """Return the mean cross-entropy of each window's hidden tokens, (B,), given the others.
+
+    With the number k of hidden tokens uniform in 1 ... T, and which ones uniform too, its mean is the
+    NELBO per token. In continuous time that is (MD4, eq. 5, with alpha = 1 - t)
+
+        -log p(x) <= int_0^1 (1/t) E[ sum over hidden i of -log p(x_i | rest) ] dt
+
+    and given k, t drops out: int_0^1 (1/t) C(T, k) t^k (1 - t)^(T - k) dt = 1/k. So the bound is
+    sum_k (1/k) E[sum] = T E_k[mean], with none of the variance of the weight 1/t (RADD, eq. 3.5 ff.).
+    """
+    logits = denoiser(torch.where(where, mask, tokens), where)
+    nats = F.cross_entropy(logits, tokens[where], reduction="none")
+    rows = where.nonzero()[:, 0]
+    return torch.zeros(len(tokens), dtype=nats.dtype, device=nats.device).index_add(0, rows, nats) / where.sum(1)
+
+
+def nelbo(denoiser: Denoiser, tokens: Tensor, mask: int, draws: int, generator: torch.Generator) -> Tensor:
+    """Return an unbiased estimate of the NELBO in nats of each window of tokens (B, T), (B,) float64.
+
+    Each window is masked `draws` times, with numbers of hidden tokens spread evenly over 1 ... T, by
+    itself: the result does not depend on which windows come together.
+    """
+    B, T = tokens.shape
+    estimates = []
+    for window in tokens:
+        u = torch.rand(1 + draws * T, generator=generator, dtype=torch.float64)
+        hidden = stratified_counts(u[0], draws, T)
+        where = (u[1:].view(draws, T).argsort(-1).argsort(-1) < hidden[:, None]).to(tokens.device)
+        estimates.append(T * masked_cross_entropy(denoiser, window.expand(draws, T), where, mask).double().mean())
+    return torch.stack(estimates)
+
+
+def categorical(logits: Tensor, temperature: float, u: Tensor) -> Tensor:
+    """Return the token (n,) at quantile u (n,) of softmax(logits / temperature), (n, V), all in float64.
+
+    In float32 the tail is cut off, which acts like a lower temperature (Zheng et al., "Masked diffusion
+    models are secretly time-agnostic masked models", 2024, section 5).
+    """
+    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    drawn = torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    return drawn.clamp(max=logits.shape[-1] - 1)
+
+
+def ancestral(
+    denoiser: Denoiser, x: Tensor, mask: int, steps: int, temperature: float, generator: torch.Generator
+) -> Tensor:
+    """Run the reverse process from t = 1 to 0 in equal steps (MDLM, eq. 7 and algorithm 1).
+
+    From t to s a hidden token is revealed with probability (t - s) / t, whatever it will be; so rows
+    in which nothing is revealed need no call of the network. Tokens revealed in one step are
+    drawn independently: more steps, less of that error.
+    """
+    x, noise = x.clone(), uniform(generator, len(x), steps, 2, x.shape[1]).to(x.device)
+    for step in range(steps):
+        reveal, u = noise[:, step].unbind(1)
+        where = (x == mask) & (reveal * (steps - step) < 1)  # (t - s) / t = 1 / (steps - step)
+        rows = where.any(1)
+        if rows.any():
+            x[where] = categorical(denoiser(x[rows], where[rows]), temperature, u[where])
+    return x
+
+
+def confidence(
+    denoiser: Denoiser, x: Tensor, mask: int, steps: int, temperature: float, noise: float, generator: torch.Generator
+) -> Tensor:
+    """Reveal at each step the tokens of which the model is surest (Chang et al., "MaskGIT", 2022, section 3.2).
+
+    In equal numbers, as LLaDA does (Nie et al., 2025). Their order is by log p + noise * Gumbel, the
+    noise falling linearly to zero: without it the surest text is a repetition.
+    """
+    x, random = x.clone(), uniform(generator, len(x), steps, 2, x.shape[1]).to(x.device)
+    for step in range(steps):
+        u, v = random[:, step].unbind(1)
+        where = x == mask
+        if not where.any():
+            break
+        logits = denoiser(x, where)
+        drawn = categorical(logits, temperature, u[where])
+        log_p = logits.double().log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+        gumbel = -(-v[where].clamp(min=1e-300).log()).log()
+        score = torch.full(x.shape, -math.inf, dtype=torch.float64, device=x.device)
+        score[where] = log_p + noise * (1 - (step + 1) / steps) * gumbel
+        n = -(-where.sum(1, keepdim=True) // (steps - step))  # rounded up
+        best = where & (score.argsort(-1, descending=True).argsort(-1) < n)
+        x[best] = x.masked_scatter(where, drawn)[best]
+    return x
+
+
+def uniform(generator: torch.Generator, B: int, *shape: int) -> Tensor:
+    """Return float64 numbers (B, *shape), each row from a generator of its own: a text does not depend on how many
+    are made with it."""
+    seeds = [int(torch.randint(2**31, (), generator=generator)) for _ in range(B)]
+    rows = [torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
+    return torch.stack(rows)

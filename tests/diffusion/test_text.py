@@ -1,0 +1,277 @@
+"""Masked diffusion against a distribution of three tokens small enough to enumerate, and identities of the loss."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from genai.config import UserError, validate
+from genai.data.dataset import Description
+from genai.diffusion.text import (
+    MaskedDiffusion,
+    ancestral,
+    categorical,
+    confidence,
+    masked_cross_entropy,
+    nelbo,
+    stratified_counts,
+)
+
+V, T, MASK = 3, 3, 3
+STATES = torch.tensor(list(itertools.product(range(V), repeat=T)))  # (27, 3)
+P = torch.softmax(1.5 * torch.randn(V**T, generator=torch.Generator().manual_seed(0), dtype=torch.float64), 0)
+
+
+def exact(tokens, where, p=P):
+    """The denoiser that knows the joint distribution: log p(x_i | the tokens that are not hidden)."""
+    rows = []
+    for row, asked in zip(tokens, where, strict=True):
+        agrees = ((STATES == row) | (row == MASK)).all(1)
+        for i in asked.nonzero()[:, 0]:
+            rows.append(torch.stack([p[agrees & (STATES[:, i] == v)].sum() for v in range(V)]).log())
+    return torch.stack(rows)
+
+
+def fast(denoiser):
+    """The same, from a table of all 4^3 partly hidden states."""
+    partly = torch.tensor(list(itertools.product(range(V + 1), repeat=T)))
+    table = torch.zeros(len(partly), T, V, dtype=torch.float64)
+    for number, row in enumerate(partly):
+        if (hidden := row == MASK).any():
+            table[number, hidden] = denoiser(row[None], hidden[None])
+    base = (V + 1) ** torch.arange(T - 1, -1, -1)
+    return lambda tokens, where: table[(tokens * base).sum(1)][where]
+
+
+EXACT = fast(exact)
+WRONG = fast(lambda tokens, where: exact(tokens, where) + torch.tensor([0.7, -0.5, 0.0]) * (1 + where.sum()))
+
+
+def expected_nelbo(denoiser, x):
+    """T E_k E_mask [mean cross-entropy of the hidden], every mask enumerated; (N,)."""
+    total = torch.zeros(len(x), dtype=torch.float64)
+    for pattern in itertools.product([False, True], repeat=T):
+        if k := sum(pattern):
+            where = torch.tensor(pattern).expand(len(x), T)
+            total += masked_cross_entropy(denoiser, x, where, MASK) / math.comb(T, k)
+    return total
+
+
+def frequencies(x):
+    return torch.bincount((x * V ** torch.arange(T - 1, -1, -1)).sum(1), minlength=V**T) / len(x)
+
+
+def distance(a, b):
+    return 0.5 * (a - b).abs().sum().item()  # total variation
+
+
+def hidden(n, row=(MASK,) * T):
+    return torch.tensor(row).repeat(n, 1)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_bound_is_tight_for_an_exact_denoiser_at_every_text():
+    torch.testing.assert_close(expected_nelbo(EXACT, STATES), -P.log())
+
+
+def test_the_bound_is_above_the_entropy_for_a_wrong_denoiser():
+    assert (P * expected_nelbo(WRONG, STATES)).sum() > -(P * P.log()).sum() + 0.1
+
+
+@pytest.mark.parametrize("draws", [1, 2, 5])
+def test_the_estimate_of_the_bound_is_unbiased(draws):
+    x = STATES[7].expand(6000 // draws, T)
+    estimates = nelbo(WRONG, x, MASK, draws, generator())
+    error = estimates.std() / len(x) ** 0.5
+    assert abs(estimates.mean() - expected_nelbo(WRONG, STATES[7:8])) < 4 * error < 0.2
+
+
+def test_the_estimate_has_no_noise_where_the_denoiser_has_none():
+    """Independent uniform tokens: every masking has the same cross-entropy, log V."""
+    uniform = lambda tokens, where: torch.zeros(int(where.sum()), V)  # noqa: E731
+    torch.testing.assert_close(
+        nelbo(uniform, STATES, MASK, 2, generator()), torch.full((27,), T * math.log(V), dtype=torch.float64)
+    )
+
+
+def test_counts_of_hidden_tokens_are_stratified_and_uniform():
+    counts = torch.stack([stratified_counts(torch.tensor((i + 0.5) / 700), 4, 7) for i in range(700)])
+    assert counts.min() == 1 and counts.max() == 7
+    assert (torch.bincount(counts.flatten(), minlength=8)[1:] == 400).all()
+    assert (counts.diff(dim=1) >= 1).all()
+
+
+def test_categorical_is_the_inverse_of_the_distribution_function():
+    logits = torch.tensor([0.0, 1.0, 2.0, -80.0])
+    u = (torch.arange(100_000) + 0.5) / 100_000
+    for temperature in (0.5, 1.0, 3.0):
+        drawn = categorical(logits.expand(len(u), 4), temperature, u.double())
+        expected = (logits / temperature).softmax(-1)
+        torch.testing.assert_close(torch.bincount(drawn, minlength=4) / len(u), expected, atol=2e-5, rtol=0)
+    assert categorical(logits[None], 1.0, torch.tensor([1 - 2**-53], dtype=torch.float64)) == 2
+
+
+N = 10_000  # samples: the total variation of 27 frequencies is then about 0.02
+
+
+def test_ancestral_sampling_in_many_steps_gives_the_joint_distribution():
+    assert distance(frequencies(ancestral(EXACT, hidden(N), MASK, 100, 1.0, generator())), P) < 0.035
+
+
+def test_ancestral_sampling_in_one_step_gives_the_product_of_the_tempered_marginals():
+    marginals = exact(hidden(1), hidden(1) == MASK)
+    for temperature in (1.0, 0.5):
+        product = (marginals / temperature).softmax(-1)[torch.arange(T), STATES].prod(1)
+        assert distance(product, P) > 0.1
+        assert distance(frequencies(ancestral(EXACT, hidden(N), MASK, 1, temperature, generator())), product) < 0.035
+
+
+def test_ancestral_sampling_reveals_at_an_even_pace():
+    """With t going from 1 to 0 each token's step of revelation is uniform."""
+    calls = []
+
+    def count(tokens, where):
+        calls.append(int(where.sum()))
+        return torch.zeros(calls[-1], V)
+
+    ancestral(count, hidden(N), MASK, 10, 1.0, generator())
+    assert len(calls) == 10 and all(abs(n / (N * T) - 0.1) < 0.008 for n in calls)
+
+
+def test_confidence_sampling_in_random_order_gives_the_joint_distribution():
+    x = confidence(EXACT, hidden(N), MASK, T, 1.0, 1e9, generator())
+    assert distance(frequencies(x), P) < 0.035
+
+
+def test_confidence_sampling_without_noise_at_low_temperature_reveals_the_surest_first():
+    x = [MASK] * T
+    while MASK in x:  # by hand: the largest of all conditional probabilities
+        conditional = exact(torch.tensor([x]), torch.tensor([x]) == MASK)
+        best = int(conditional.max(1).values.argmax())
+        x[[i for i in range(T) if x[i] == MASK][best]] = int(conditional[best].argmax())
+    sampled = confidence(EXACT, hidden(5), MASK, T, 0.01, 0.0, generator())
+    assert (sampled == torch.tensor(x)).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_confidence_sampling_reveals_equal_numbers(steps):
+    left = []
+
+    def count(tokens, where):
+        left.append(where.sum(1).tolist())
+        return torch.zeros(int(where.sum()), V)
+
+    confidence(count, torch.tensor([[MASK] * 5, [MASK, 0, 0, 0, 0]]), MASK, steps, 1.0, 1.0, generator())
+    assert [n for n, _ in left] == {1: [5], 2: [5, 2], 5: [5, 4, 3, 2, 1]}[steps]
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "confidence"])
+def test_a_prompt_conditions_the_rest_wherever_it_stands(sampler):
+    x = hidden(N, (MASK, 2, MASK))
+    if sampler == "ancestral":
+        x = ancestral(EXACT, x, MASK, 100, 1.0, generator())
+    else:
+        x = confidence(EXACT, x, MASK, T, 1.0, 1e9, generator())
+    conditional = torch.where(STATES[:, 1] == 2, P, 0)
+    assert (x[:, 1] == 2).all()
+    assert distance(frequencies(x), conditional / conditional.sum()) < 0.035
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small network with weights that are not zero anywhere."""
+    torch.manual_seed(0)
+    config = MaskedDiffusion.Config(layers=2, width=16, heads=2)
+    model = MaskedDiffusion(config, Description(kind="text", shape=[12], vocabulary_size=20)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model.requires_grad_(False)
+
+
+TOKENS = torch.randint(0, 20, (6, 12), generator=torch.Generator().manual_seed(1))
+
+
+def test_hidden_tokens_are_hidden_from_the_network(model):
+    where = torch.rand(6, 12, generator=generator()) < 0.5
+    other = torch.where(where, (TOKENS + 7) % 20, TOKENS)
+    seen = [model.denoise(torch.where(where, model.mask, x), where) for x in (TOKENS, other)]
+    assert torch.equal(*seen) and seen[0].shape == (int(where.sum()), 20)
+    visible = TOKENS.clone()
+    visible[~where] = (visible[~where] + 7) % 20
+    assert not torch.allclose(seen[0], model.denoise(torch.where(where, model.mask, visible), where))
+
+
+def test_the_training_loss_is_the_bound_per_token(model):
+    torch.manual_seed(0)
+    losses = torch.stack([model.loss({"tokens": TOKENS}) for _ in range(600)])
+    bound = torch.stack([model.nats(TOKENS, generator(seed)).mean() for seed in range(50)]) / 12
+    error = (losses.var() / len(losses) + bound.var() / len(bound)).sqrt()
+    assert abs(losses.mean() - bound.mean()) < 4 * error < 0.12
+
+
+def test_the_training_loss_of_a_new_model_is_that_of_guessing():
+    model = MaskedDiffusion(
+        MaskedDiffusion.Config(layers=1, width=8, heads=1), Description(kind="text", shape=[12], vocabulary_size=20)
+    )
+    assert model.loss({"tokens": TOKENS}).item() == pytest.approx(math.log(20), abs=1e-5)
+
+
+def test_nats_do_not_depend_on_how_windows_are_batched(model):
+    one, few = generator(), generator()
+    together = model.nats(TOKENS, generator())
+    assert torch.equal(together, torch.cat([model.nats(row[None], one) for row in TOKENS]))
+    assert torch.equal(together, torch.cat([model.nats(TOKENS[:4], few), model.nats(TOKENS[4:], few)]))
+    assert together.dtype == torch.float64 and together.shape == (6,)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "confidence"])
+def test_samples_depend_on_the_seed_and_not_on_how_many_are_made(model, sampler):
+    sampling = MaskedDiffusion.Sampling(sampler=sampler, steps=8)
+    canvas = torch.full((5, 12), -1)
+    x = model.sample(canvas, sampling, generator(3))
+    assert torch.equal(x, model.sample(canvas, sampling, generator(3)))
+    assert torch.equal(x[:2], model.sample(canvas[:2], sampling, generator(3)))
+    assert not torch.equal(x, model.sample(canvas, sampling, generator(4)))
+    assert x.min() >= 0 and x.max() < 20 and len(x.unique(dim=0)) == 5
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "confidence"])
+def test_a_prompt_is_kept_and_every_gap_filled(model, sampler):
+    canvas = torch.where(torch.rand(4, 9, generator=generator()) < 0.5, -1, TOKENS[:4, :9])
+    x = model.sample(canvas, MaskedDiffusion.Sampling(sampler=sampler, steps=4), generator())
+    assert (x[canvas >= 0] == canvas[canvas >= 0]).all() and x.min() >= 0
+    full = TOKENS[:, :9]
+    assert torch.equal(model.sample(full, MaskedDiffusion.Sampling(sampler=sampler), generator()), full)
+
+
+def test_it_learns_a_text_and_says_it_again():
+    torch.manual_seed(0)
+    text = torch.arange(60) % 5
+    windows = text.unfold(0, 10, 1)
+    model = MaskedDiffusion(
+        MaskedDiffusion.Config(layers=1, width=32, heads=2), Description(kind="text", shape=[10], vocabulary_size=5)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(120):
+        loss = model.loss({"tokens": windows})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # nothing is known of the first token revealed, and everything of the others
+    assert model.nats(windows[:20], generator()).mean() < math.log(5) + 1.0
+    x = model.sample(torch.full((20, 10), -1), MaskedDiffusion.Sampling(steps=30, temperature=0.5), generator())
+    assert ((x.diff(dim=1) % 5) == 1).float().mean() > 0.9
+
+
+def test_impossible_sampling_names_the_field():
+    for values, line in [
+        ({"sampler": "ddim"}, "sample.sampler: 'ddim' should be 'ancestral' or 'confidence'"),
+        ({"temperature": 0.0}, "sample.temperature: 0.0 should be greater than 0"),
+        ({"step": 3}, "sample.step: unknown key; did you mean steps"),
+    ]:
+        with pytest.raises(UserError, match=line):
+            validate(MaskedDiffusion.Sampling, values, "sample")
