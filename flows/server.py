@@ -1,0 +1,107 @@
+"""Prefect's API inside this process: nothing to install, start or stop, and gone when the flow is.
+
+Prefect's own ephemeral server is a second process, which pays for a second import of Prefect (7 CPU-seconds)
+and outlives a flow that was killed.
+"""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+from genai.config import UserError
+
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # 2 CPU-seconds for what the flow does not use
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_UI_URL": "http://127.0.0.1:4200",  # where `make ui` will serve this run
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s | %(message)s",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s | %(task_run_name)-28s | %(message)s",
+}
+
+
+@contextmanager
+def prefect_api() -> Iterator[Future]:
+    """Start the API over .prefect/, unless PREFECT_API_URL names another; yield what is done when it answers."""
+    ready: Future = Future()
+    if os.environ.get("PREFECT_API_URL"):
+        ready.set_result(None)
+        yield ready
+        return
+    listening = socket.create_server(("127.0.0.1", 0))  # connections wait in it until the server accepts them
+    os.environ["PREFECT_HOME"] = str(Path(".prefect").resolve())
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: serve(listening, ready, stop), daemon=True)
+    thread.start()
+    try:
+        yield ready
+    finally:
+        if ready.done() and not ready.exception():
+            send_all()
+            stop.set()
+            thread.join(timeout=3)
+
+
+def send_all() -> None:
+    """Send the log and the task runs' states that Prefect's client still holds back."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=3)
+    APILogWorker.drain_all(timeout=3)
+
+
+def serve(listening: socket.socket, ready: Future, stop: threading.Event) -> None:
+    """Serve until `stop`; runs in a thread of its own."""
+    try:
+        import uvicorn
+        from prefect.server.api.server import create_app
+
+        app = create_app(ephemeral=True)
+
+        async def until_stopped() -> None:
+            server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
+            async with app.router.lifespan_context(app):  # the database and the services
+                ready.set_result(None)
+                serving = asyncio.create_task(server.serve(sockets=[listening]))
+                while not stop.is_set():
+                    await asyncio.sleep(0.1)
+                server.should_exit = True
+                await serving
+
+        asyncio.run(until_stopped())
+    except Exception as error:
+        if ready.done():
+            raise
+        ready.set_exception(UserError(f".prefect: Prefect's server did not start: {str(error).splitlines()[0]}"))
+
+
+def close_dead_runs() -> None:
+    """Mark runs that a killed flow left open as crashed: the lock of this folder says that none is alive."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFilter
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    alive = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}}}
+    with get_client(sync_client=True) as client:
+        flow = FlowFilter.model_validate({"name": {"any_": ["pipeline"]}})
+        for run in client.read_flow_runs(flow_filter=flow, flow_run_filter=FlowRunFilter.model_validate(alive)):
+            this = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+            tasks = TaskRunFilter.model_validate(alive)
+            for task_run in client.read_task_runs(flow_run_filter=this, task_run_filter=tasks):
+                client.set_task_run_state(task_run.id, Crashed(message="the flow was killed"), force=True)
+            client.set_flow_run_state(run.id, Crashed(message="the flow was killed"), force=True)
