@@ -92,7 +92,7 @@ def test_the_estimate_of_the_bound_is_unbiased(draws):
 
 def test_the_estimate_has_no_noise_where_the_denoiser_has_none():
     """Independent uniform tokens: every masking has the same cross-entropy, log V."""
-    uniform = lambda tokens, where: torch.zeros(int(where.sum()), V)  # noqa: E731
+    uniform = lambda tokens, where: torch.zeros(int(where.sum()), V)
     torch.testing.assert_close(
         nelbo(uniform, STATES, MASK, 2, generator()), torch.full((27,), T * math.log(V), dtype=torch.float64)
     )
