@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # the first optimiser would import it, and make an import look like training
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -96,6 +97,7 @@ def train(
             kept = f"; the checkpoint of an earlier step is kept in {work}" if checkpoint.exists() else ""
             raise UserError(f"train: the gradient is not finite before step {step}; lower the learning rates{kept}")
 
+    seeds = _seeds(training.seed, rank, n=training.steps)
     if rank == 0:
         write_text(work / "history.csv", _csv(history))
     saved_at = reported_at = time.monotonic()
@@ -105,7 +107,7 @@ def train(
     ) as bar:  # fmt: skip
         batches = _batches(arrays, training, start, rank, world, device)
         for step, batch in zip(range(start, training.steps), batches, strict=False):
-            torch.manual_seed(_seed(training.seed, step, rank))
+            _seed(device, seeds[step])
             factor = schedule(step, training)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
@@ -195,8 +197,9 @@ def validation_loss(model: nn.Module, arrays: dict[str, np.ndarray], training: G
     model.eval()
     n, size = len(next(iter(arrays.values()))), training.batch_size
     total = count = 0
-    for number, i in enumerate(range(0, min(n, size * VALIDATION_BATCHES), size)):
-        torch.manual_seed(_seed(training.seed, 2**32 - 1, number))
+    seeds = _seeds(training.seed, 2**32 - 1, n=VALIDATION_BATCHES)
+    for i, seed in zip(range(0, n, size), seeds, strict=False):
+        _seed(device, seed)
         batch = _tensors(arrays, np.arange(i, min(i + size, n)), device)
         examples = min(i + size, n) - i
         total += model.loss(batch).item() * examples
@@ -245,9 +248,16 @@ class _Loss(nn.Module):
         return self.model.loss(batch)
 
 
-def _seed(*parts: int) -> int:
-    # 32 bits: torch's CPU generator uses no more of a seed
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+def _seeds(*parts: int, n: int) -> list[int]:
+    # 32 bits each: torch's CPU generator uses no more
+    return np.random.SeedSequence(parts).generate_state(n).tolist()
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    # torch.manual_seed would do, but spends most of a millisecond on the devices that are not there
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def _batches(
