@@ -57,10 +57,11 @@ class Served:
             return self._table({"nats": [float(self.loaded.model.nats(row)[0]) for row in tokens]})
         from genai import sample
 
+        if wrong := [prompt for prompt in data["prompt"] if not isinstance(prompt, str)]:
+            raise UserError(f"prompt: {wrong[0]!r} should be a string")
         settings = sample.settings(self.loaded, None, params)
-        return self._table(
-            {"text": [sample.complete(self.loaded, self.tokenizer, p, settings) for p in data["prompt"]]}
-        )
+        texts = [sample.complete(self.loaded, self.tokenizer, prompt, settings) for prompt in data["prompt"]]
+        return self._table({"text": texts})
 
     def image_generation(self, data: Any, params: dict[str, Any]) -> Any:
         import numpy as np

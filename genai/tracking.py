@@ -658,9 +658,9 @@ def _release(store: Store, e: Finished) -> str | None:
 
 def _challenge(store: Store, e: Finished, champion: Any) -> tuple[str, bool]:
     """Compare an experiment with its champion; return the figures, or why they cannot be had, and the decision."""
-    than = f"than version {champion.version}"
+    against = f"version {champion.version}"
     if champion.tags.get("data_hash") != e.data[1]:
-        return f"not comparable {than}, which was tested on other data", False
+        return f"not comparable with {against}, which was tested on other data", False
     from mlflow.exceptions import MlflowException
 
     path = f"scores/{e.name}.csv"
@@ -668,15 +668,20 @@ def _challenge(store: Store, e: Finished, champion: Any) -> tuple[str, bool]:
         try:
             theirs = _scores(Path(store.client.download_artifacts(champion.run_id, path, folder)))
         except (MlflowException, OSError):
-            return f"not comparable {than}, whose scores are no longer in MLflow", False
+            return f"not comparable with {against}, whose scores are no longer in MLflow", False
     ours = _scores(e.root / path)
     if ours.keys() != theirs.keys():
-        return f"not comparable {than}, which was tested on other examples ({len(theirs)}, now {len(ours)})", False
+        return (
+            f"not comparable with {against}, which was tested on other examples ({len(theirs)}, now {len(ours)})",
+            False,
+        )
     difference = np.array([ours[example] - theirs[example] for example in ours])
     if not np.isfinite(difference).all():
-        return f"not comparable {than}: {np.sum(~np.isfinite(difference))} scores are not finite", False
+        return f"not comparable with {against}: {np.sum(~np.isfinite(difference))} scores are not finite", False
     mean, low, high = paired_bootstrap(difference)
-    figures = f"mean score {mean:+.4g} {than}, 95 % interval {low:+.4g} to {high:+.4g}, n = {len(difference)}"
+    figures = (
+        f"mean score {mean:+.4g} against {against}, 95 % interval {low:+.4g} to {high:+.4g}, n = {len(difference)}"
+    )
     return f"{figures} ({RESAMPLES} resamples; lower is better)", high < 0
 
 

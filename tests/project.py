@@ -33,7 +33,7 @@ def finish(
     section = {"data": data, "model": address, "code": code, "judge": name, "config": settings or {}, "train": train}
     section |= {"sample": sample} if sample else {}
     experiment = config.validate(Experiment, section, name)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     folder = root / "data" / data
     folder.mkdir(parents=True, exist_ok=True)
     if steps:
@@ -52,7 +52,7 @@ def finish(
     model.save(models, name, experiment, description, built, tokenizer)
     if steps:
         (models / "history.csv").write_text(history(range(1, steps + 1)))
-    scores = rng.random(50) if scores is None else scores
+    scores = np.random.default_rng(seed).random(50) if scores is None else scores
     for folder_name in ("metrics", "scores"):
         (root / folder_name).mkdir(exist_ok=True)
     metric = "accuracy" if description.kind == "images" else "r2"
