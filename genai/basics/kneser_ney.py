@@ -22,7 +22,7 @@ from genai.data.dataset import Description
 class KneserNey:
     """A language model of n-grams of tokens."""
 
-    takes = {"text"}
+    takes = frozenset({"text"})
     task = "language"
     metric = "bpc"
 
@@ -97,7 +97,7 @@ class KneserNey:
 
 
 def discounts(count: np.ndarray) -> np.ndarray:
-    """Return D(0), D(1), D(2), D(3 and more) (Chen and Goodman, eq. 26), from how often counts of 1 to 4 occur.
+    """Return D(0), D(1), D(2), D(3 and more) (Chen and Goodman, section 3), from how often counts of 1 to 4 occur.
 
     Where one of them does not occur (few or very frequent n-grams), 0.75 of each, about what the formula
     gives for large texts.

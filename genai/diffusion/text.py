@@ -7,11 +7,11 @@ the conditional distributions of clean data" (RADD, 2024).
 Forward process: each token becomes [MASK] independently by time t with probability 1 - alpha(t) = t and
 stays so. The reverse process needs p(x_i | the tokens that are not hidden), which one bidirectional
 transformer gives for all positions; it is not told t, since t says nothing about x beyond what is
-hidden (RADD, theorem 1). A `denoiser` below is this function:
+hidden (RADD shows it). A `denoiser` below is this function:
 
     denoiser(tokens (B, T), where (B, T) bool) -> logits (where.sum(), V)   of the positions `where`, row by row
 
-It has no output for [MASK] and is only asked about hidden positions: MDLM's substitution, section 3.2.3.
+It has no output for [MASK] and is only asked about hidden positions: MDLM's substitution (SUBS).
 """
 
 import math
@@ -35,7 +35,7 @@ DRAWS = 8  # maskings per window in nats
 class MaskedDiffusion(nn.Module):
     """A masked diffusion model of windows of tokens."""
 
-    takes = {"text"}
+    takes = frozenset({"text"})
     task = "language"
     metric = "nelbo_bpc"
 
@@ -95,12 +95,13 @@ def masked_cross_entropy(denoiser: Denoiser, tokens: Tensor, where: Tensor, mask
     """Return the mean cross-entropy of each window's hidden tokens, (B,), given the others.
 
     With the number k of hidden tokens uniform in 1 ... T, and which ones uniform too, its mean is the
-    NELBO per token. In continuous time that is (MD4, eq. 5, with alpha = 1 - t)
+    NELBO per token. In continuous time that is (MDLM and MD4, with alpha(t) = 1 - t)
 
         -log p(x) <= int_0^1 (1/t) E[ sum over hidden i of -log p(x_i | rest) ] dt
 
     and given k, t drops out: int_0^1 (1/t) C(T, k) t^k (1 - t)^(T - k) dt = 1/k. So the bound is
-    sum_k (1/k) E[sum] = T E_k[mean], with none of the variance of the weight 1/t (RADD, eq. 3.5 ff.).
+    sum_k (1/k) E[sum] = T E_k[mean]: the mean code length over all orders of revealing (RADD), with none of the
+    variance of the weight 1/t.
     """
     logits = denoiser(torch.where(where, mask, tokens), where)
     nats = F.cross_entropy(logits, tokens[where], reduction="none")
@@ -114,7 +115,7 @@ def nelbo(denoiser: Denoiser, tokens: Tensor, mask: int, draws: int, generator: 
     Each window is masked `draws` times, with numbers of hidden tokens spread evenly over 1 ... T, by
     itself: the result does not depend on which windows come together.
     """
-    B, T = tokens.shape
+    T = tokens.shape[1]
     estimates = []
     for window in tokens:
         u = torch.rand(1 + draws * T, generator=generator, dtype=torch.float64)
@@ -128,7 +129,7 @@ def categorical(logits: Tensor, temperature: float, u: Tensor) -> Tensor:
     """Return the token (n,) at quantile u (n,) of softmax(logits / temperature), (n, V), all in float64.
 
     In float32 the tail is cut off, which acts like a lower temperature (Zheng et al., "Masked diffusion
-    models are secretly time-agnostic masked models", 2024, section 5).
+    models are secretly time-agnostic masked models and exploit inaccurate categorical sampling", 2024).
     """
     cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
     drawn = torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)[:, 0]
@@ -138,7 +139,7 @@ def categorical(logits: Tensor, temperature: float, u: Tensor) -> Tensor:
 def ancestral(
     denoiser: Denoiser, x: Tensor, mask: int, steps: int, temperature: float, generator: torch.Generator
 ) -> Tensor:
-    """Run the reverse process from t = 1 to 0 in equal steps (MDLM, eq. 7 and algorithm 1).
+    """Run the reverse process from t = 1 to 0 in equal steps (MDLM's ancestral sampler).
 
     From t to s a hidden token is revealed with probability (t - s) / t, whatever it will be; so rows
     in which nothing is revealed need no call of the network. Tokens revealed in one step are
@@ -157,7 +158,7 @@ def ancestral(
 def confidence(
     denoiser: Denoiser, x: Tensor, mask: int, steps: int, temperature: float, noise: float, generator: torch.Generator
 ) -> Tensor:
-    """Reveal at each step the tokens of which the model is surest (Chang et al., "MaskGIT", 2022, section 3.2).
+    """Reveal at each step the tokens of which the model is surest (Chang et al., "MaskGIT", 2022).
 
     In equal numbers, as LLaDA does (Nie et al., 2025). Their order is by log p + noise * Gumbel, the
     noise falling linearly to zero: without it the surest text is a repetition.

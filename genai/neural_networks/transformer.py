@@ -1,7 +1,7 @@
 """The transformer, and the language model that predicts each token from those before it.
 
 Vaswani et al., "Attention is all you need" (2017), with what has replaced its parts since: rotary
-positions (Su et al., 2021, eq. 34), RMS norm before each part (Zhang and Sennrich, 2019, eq. 4),
+positions (Su et al., 2021), RMS norm before each part (Zhang and Sennrich, 2019),
 normalised queries and keys (Henry et al., 2020), squared ReLU (So et al., 2021), output projections
 that start at zero, so that every block starts as the identity.
 """
@@ -167,7 +167,7 @@ class Autoregressive(nn.Module):
     the exact code length of the whole window.
     """
 
-    takes = {"text"}
+    takes = frozenset({"text"})
     task = "language"
     metric = "bpc"
 
