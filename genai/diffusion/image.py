@@ -7,6 +7,7 @@ at t = 0 to an image x_1 at t = 1. Classifier-free guidance: Ho and Salimans, 20
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -83,11 +84,11 @@ class UNet(nn.Module):
         self.label = nn.Embedding(n_classes + 1, n_embedding)
         self.first = nn.Conv2d(n_image_channels, channels[0], 3, padding=1)
         self.down = nn.ModuleList(
-            ResidualBlock(n_in, n_out, n_embedding) for n_in, n_out in zip([channels[0], *channels], channels)
+            ResidualBlock(n_in, n_out, n_embedding) for n_in, n_out in pairwise([channels[0], *channels])
         )
         self.middle = ResidualBlock(channels[-1], channels[-1], n_embedding)
         self.up = nn.ModuleList(
-            ResidualBlock(2 * n_in, n_out, n_embedding) for n_in, n_out in zip(channels, [channels[0], *channels])
+            ResidualBlock(2 * n_in, n_out, n_embedding) for n_out, n_in in pairwise([channels[0], *channels])
         )
         self.norm = nn.GroupNorm(math.gcd(channels[0], 8), channels[0])
         self.last = nn.Conv2d(channels[0], n_image_channels, 3, padding=1)
@@ -169,6 +170,6 @@ class FlowMatching(nn.Module):
         noise = torch.randn((len(labels), *self.shape), generator=generator, device=generator.device).to(labels.device)
         parts = [
             heun(lambda x, t, y=y: self.guided_velocity(x, t, y, sampling.guidance), x, sampling.steps)
-            for x, y in zip(noise.split(BATCH), labels.split(BATCH))
+            for x, y in zip(noise.split(BATCH), labels.split(BATCH), strict=True)
         ]
         return ((torch.cat(parts) + 1) / 2).clamp(0, 1)

@@ -3,6 +3,7 @@
 Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", Nature, 1986.
 """
 
+from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -45,7 +46,7 @@ class MLP(nn.Module):
         else:
             self.standardize = nn.Identity()
         layers: list[nn.Module] = []
-        for n_in, n_out in zip([n_features, *config.widths], config.widths):
+        for n_in, n_out in pairwise([n_features, *config.widths]):
             layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(config.dropout)]
         self.hidden = nn.Sequential(*layers)
         self.head = nn.Linear(config.widths[-1], description.n_classes if self.task == "classification" else 1)
