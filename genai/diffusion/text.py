@@ -54,7 +54,7 @@ class MaskedDiffusion(nn.Module):
             2.0, description="confidence: Gumbel noise on the order of revealing; 0 repeats"
         )
         seed: Seed = 0
-        prompts: list[str] = []
+        prompts: list[str] = Field([], description="texts to continue; [[N]] is a gap of N tokens to fill")
 
     def __init__(self, config: Config, description: Description):
         super().__init__()

@@ -181,7 +181,7 @@ class Autoregressive(nn.Module):
         length: Count = Field(128, description="tokens in a text")
         temperature: Annotated[float, Field(gt=0, le=10)] = 0.8
         seed: Seed = 0
-        prompts: list[str] = []
+        prompts: list[str] = Field([], description="texts to continue")
 
     def __init__(self, config: Config, description: Description):
         super().__init__()
