@@ -61,8 +61,9 @@ class LogisticRegression:
             raise UserError(
                 f"logistic regression: max_iterations {self.config.max_iterations}: not converged; raise it or l2"
             )
-        self.coef_, self.intercept_ = found.x.reshape(shape)[:-1], found.x.reshape(shape)[-1]
+        w = found.x.reshape(shape)
+        self.coef_, self.intercept_ = w[:-1].T, w[-1]  # (K, D), (K,)
         return self
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        return softmax(x.reshape(len(x), -1) @ self.coef_ + self.intercept_, axis=1)
+        return softmax(x.reshape(len(x), -1) @ self.coef_.T + self.intercept_, axis=1)
