@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows.plan import locked_stages, plan, sort_lock
@@ -28,10 +29,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run(targets: list[str]) -> int:
     """Do all of it; return the exit status."""
-    lock = only_run_here()
     set_environment()
-    check = subprocess.Popen([*GENAI, "check"])  # while Prefect's server starts
-    with prefect_api() as ready:
+    check = [*GENAI, "check"]  # runs while Prefect's server starts
+    with only_run_here() as lock, subprocess.Popen(check) as check, prefect_api() as ready:
         if status := check.wait():
             return status
         stages = plan(targets)
@@ -71,36 +71,35 @@ def run(targets: list[str]) -> int:
     return 0
 
 
-def only_run_here() -> int:
-    """Return the descriptor of a lock that lasts until this run and all its stages are gone. Raises UserError."""
-    if not Path(".dvc").is_dir():
-        raise UserError(f"{Path.cwd()}: no DVC project; run this in the project's root")
-    STATE.mkdir(parents=True, exist_ok=True)
-    lock = os.open(STATE / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    for attempts_left in reversed(range(31)):  # the stages of a killed run need up to 2 s to end
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if not attempts_left:
-                raise UserError(f"{Path.cwd()}: another run of the pipeline is in progress here") from None
-            time.sleep(0.1)
-    raise AssertionError
-
-
 def set_environment() -> None:
     """Set what DVC and the stages read: no telemetry, a plain shell, a private cache, output at once."""
+    if not Path(".dvc").is_dir():
+        raise UserError(f"{Path.cwd()}: no DVC project; run this in the project's root")
     site = (STATE / "site").resolve()
-    site.mkdir(mode=0o700, exist_ok=True)
+    site.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.setdefault("DVC_SITE_CACHE_DIR", str(site))
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     os.environ |= {"DVC_NO_ANALYTICS": "1", "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"}
-    with suppress(FileNotFoundError):
-        rwlock = Path(".dvc/tmp/rwlock")
-        try:
-            json.loads(rwlock.read_text())
-        except ValueError:
-            rwlock.unlink()  # a kill cut it short, and DVC would refuse to go on
+
+
+@contextmanager
+def only_run_here() -> Iterator[int]:
+    """Hold a lock that lasts until this run and all its stages are gone; yield its descriptor. Raises UserError."""
+    with open(STATE / "lock", "w") as lock:
+        for attempts_left in reversed(range(31)):  # the stages of a killed run take up to 2 s to end
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if not attempts_left:
+                raise UserError(f"{Path.cwd()}: another run of the pipeline is in progress here")
+            time.sleep(0.1)
+        with suppress(FileNotFoundError):
+            rwlock = Path(".dvc/tmp/rwlock")
+            try:
+                json.loads(rwlock.read_text())
+            except ValueError:  # a kill cut it short, and DVC would refuse to go on
+                rwlock.unlink()
+        yield lock.fileno()
 
 
 def order_before() -> list[str]:

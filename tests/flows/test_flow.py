@@ -1,0 +1,410 @@
+"""The flow over a DVC project of shell commands: what it runs, what it leaves, and how it ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import accumulate
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from flows import pipeline as flow
+from flows.plan import longest_paths, plan
+from flows.process import lines, tethered
+from genai.config import UserError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # in Prefect's server
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # in DVC
+]
+ROOT = Path(__file__).parents[2]
+PARAMS = """\
+experiments:
+  a: {train: {threads: 1, n: 1}}
+  b: {train: {threads: 2, n: 1}}
+  c: {train: {threads: 1, n: 1}}
+"""
+# train@X notes when it starts and ends, fails while there is a file fail-X, and takes long while there is slow-X
+DAG = """\
+stages:
+  prepare:
+    cmd: mkdir -p data && echo hello > data/x
+    deps: [raw]
+    outs: [data]
+  train:
+    foreach: ${experiments}
+    do:
+      cmd: >-
+        echo "start ${key} ${item.train.threads}" >> trace;
+        if [ -e slow-${key} ]; then touch sleeping; sleep 60; fi;
+        if [ -e fail-${key} ]; then echo "no luck with ${key}" >&2; exit 3; fi;
+        sleep 0.2; mkdir -p models; echo ${item.train.n} | cat data/x - > models/${key};
+        echo "end ${key} ${item.train.threads}" >> trace
+      deps: [data]
+      params: ["experiments.${key}"]
+      outs: ["models/${key}"]
+  evaluate:
+    foreach: ${experiments}
+    do:
+      cmd: mkdir -p metrics && wc -l < models/${key} > metrics/${key}
+      deps: ["models/${key}"]
+      outs: ["metrics/${key}"]
+  report:
+    cmd: cat metrics/* > report.txt
+    deps: [metrics]
+    outs: [report.txt]
+"""
+STAGES = ["prepare", "train@a", "train@b", "train@c", "evaluate@a", "evaluate@b", "evaluate@c", "report"]
+# Stands before the package, whose `check` and `track` want real experiments; all else comes from there.
+PACKAGE = f"__path__.append({str(ROOT / 'genai')!r})\n"
+COMMANDS = """\
+import sys
+from pathlib import Path
+
+if sys.argv[1] == "track":
+    sys.stdin.read()
+    with open("released", "a") as file:
+        file.write("once\\n")
+elif Path("params.yaml").read_text().startswith("wrong"):
+    print("genai: params.yaml: wrong", file=sys.stderr)
+    sys.exit(2)
+"""
+PLAIN = {"DVC_NO_ANALYTICS": "1", "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory):
+    """One Prefect API in a temporary home, which the flows use through PREFECT_API_URL."""
+    before, there = Path.cwd(), dict(os.environ)
+    os.chdir(tmp_path_factory.mktemp("prefect"))
+    from flows.server import prefect_api
+
+    os.environ.pop("PREFECT_API_URL", None)
+    with prefect_api() as ready:
+        os.chdir(before)
+        ready.result(timeout=120)
+        yield
+    os.environ.clear()
+    os.environ.update(there)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """The project before anything ran."""
+    folder = tmp_path_factory.mktemp("template")
+    dvc(folder, "init", "--no-scm", "-q")
+    (folder / "params.yaml").write_text(PARAMS)
+    (folder / "dvc.yaml").write_text(DAG)
+    (folder / "raw").write_text("raw\n")
+    (folder / "genai").mkdir()
+    (folder / "genai/__init__.py").write_text(PACKAGE)
+    (folder / "genai/__main__.py").write_text(COMMANDS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(template, tmp_path_factory):
+    """The project after plain `dvc repro`."""
+    folder = shutil.copytree(template, tmp_path_factory.mktemp("finished") / "project")
+    repro(folder)
+    return folder
+
+
+@pytest.fixture
+def project(template, here):
+    """The project before anything ran, as the working directory."""
+    return here(template)
+
+
+@pytest.fixture
+def done(finished, here):
+    """The project after plain `dvc repro`, as the working directory."""
+    return here(finished)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, api):
+    """A function that copies a project and makes the copy the working directory."""
+    for name in ("PATH", "DVC_SITE_CACHE_DIR"):  # put back what the flow sets
+        monkeypatch.setenv(name, os.environ.get(name, str(tmp_path / "site")))
+    for name, value in PLAIN.items():
+        monkeypatch.setenv(name, value)
+
+    def copy(folder: Path) -> Path:
+        monkeypatch.chdir(shutil.copytree(folder, tmp_path / "project", symlinks=True))
+        return Path.cwd()
+
+    return copy
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | PLAIN | {"PATH": path, "DVC_SITE_CACHE_DIR": str(folder / ".dvc/tmp/site")}
+    subprocess.run(command, cwd=folder, check=True, env=environment)
+
+
+def repro(folder: Path) -> bytes:
+    """Run plain `dvc repro`; return the dvc.lock that it leaves."""
+    dvc(folder, "repro", "-q")
+    return (folder / "dvc.lock").read_bytes()
+
+
+def child(**environment: str) -> subprocess.Popen:
+    """Start the flow in the working directory as the user does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.pipeline"],
+        env={name: value for name, value in (os.environ | environment).items() if value},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def last_run() -> SimpleNamespace:
+    """Return the last flow run's state and those of its tasks, once Prefect has recorded the latter."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(limit=1, sort=FlowRunSort.START_TIME_DESC)
+        tasks = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+        for _ in range(100):
+            found = client.read_task_runs(flow_run_filter=tasks)
+            if found and all(task.state.is_final() for task in found):
+                return SimpleNamespace(
+                    state=run.state,
+                    tasks={task.name: task.state_name for task in found},
+                    messages={task.name: task.state.message for task in found},
+                )
+            time.sleep(0.1)
+    raise AssertionError([(task.name, task.state_name) for task in found])
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the command lines of the processes whose working directory is this folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.cwd() == str(folder.resolve()):
+                found.append(" ".join(process.cmdline()))
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def wait_for(condition, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def set_n(**changes: int) -> None:
+    """Change the numbers of the experiments in params.yaml; a new name is a new experiment."""
+    n = {"a": 1, "b": 1, "c": 1} | changes
+    text = "".join(f"  {key}: {{train: {{threads: {2 if key == 'b' else 1}, n: {n[key]}}}}}\n" for key in n)
+    Path("params.yaml").write_text("experiments:\n" + text)
+
+
+def test_its_lock_is_that_of_dvc_repro_from_nothing(project, finished):
+    assert flow.run([]) == 0
+    assert last_run().tasks == dict.fromkeys(STAGES, "Completed")
+    assert Path("dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
+
+
+def test_its_lock_is_that_of_dvc_repro_after_changes(done, tmp_path):
+    set_n(b=2, d=3)  # a parameter is changed, an experiment is added
+    other = shutil.copytree(done, tmp_path / "other")
+    assert flow.run([]) == 0
+    ran = {name for name, state in last_run().tasks.items() if state == "Completed"}
+    assert ran == {"train@b", "evaluate@b", "train@d", "evaluate@d", "report"}
+    assert Path("dvc.lock").read_bytes() == repro(other)
+
+    set_n(d=3)  # b as it was: DVC restores it
+    assert flow.run([]) == 0
+    run = last_run()
+    assert set(run.tasks.values()) == {"Cached"}
+    restored = {name for name, message in run.messages.items() if "restored" in message}
+    assert restored == {"train@b", "evaluate@b"}
+    assert Path("models/b").read_text() == "hello\n1\n"
+
+
+def test_a_run_with_nothing_to_do_starts_no_stage(done, monkeypatch):
+    lock = Path("dvc.lock").stat()
+    Path(".work").mkdir()
+    flow.TRACKED.touch()
+    monkeypatch.setattr("flows.stages.DVC", ["false"])
+    assert flow.run([]) == 0
+    assert last_run().tasks == dict.fromkeys(STAGES, "Cached")
+    assert (Path("dvc.lock").stat().st_mtime_ns, Path("dvc.lock").stat().st_ino) == (lock.st_mtime_ns, lock.st_ino)
+    assert not Path("released").exists()
+
+
+def test_a_failed_stage_costs_its_descendants_only_and_the_next_run_does_what_is_missing(project, finished, capsys):
+    Path("fail-b").touch()
+    assert flow.run([]) == 1
+    run = last_run()
+    failed = {"train@b": "Failed", "evaluate@b": "Skipped", "report": "Skipped"}
+    assert run.tasks == dict.fromkeys(STAGES, "Completed") | failed
+    assert run.state.is_failed() and run.messages["train@b"] == "no luck with b"
+    assert run.messages["report"] == "evaluate@b failed"
+    assert "train@b" in capsys.readouterr().err
+
+    Path("fail-b").unlink()
+    assert flow.run([]) == 0
+    assert last_run().tasks == dict.fromkeys(STAGES, "Cached") | dict.fromkeys(failed, "Completed")
+    assert Path("dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()  # as if it had never failed
+    assert Path("released").read_text() == "once\n" * 2
+
+
+def test_stages_share_the_cores_and_never_exceed_them(project, monkeypatch):
+    monkeypatch.setattr(flow, "cores", lambda: 2)
+    assert flow.run(["train"]) == 0
+    assert set(last_run().tasks) == {"prepare", "train@a", "train@b", "train@c"}
+    events = [line.split() for line in Path("trace").read_text().splitlines()]
+    occupied = list(accumulate(int(threads) if what == "start" else -int(threads) for what, _, threads in events))
+    assert max(occupied) == 2 and len(events) == 6
+    assert [name for what, name, _ in events if what == "start"][0] == "c"  # the last of params.yaml is the largest
+
+
+def test_stages_fit_side_by_side(project, monkeypatch):
+    Path("params.yaml").write_text(PARAMS.replace("threads: 2", "threads: 1"))
+    monkeypatch.setattr(flow, "cores", lambda: 3)
+    assert flow.run(["train"]) == 0
+    assert [line.split()[0] for line in Path("trace").read_text().splitlines()].index("end") >= 2
+
+
+def test_a_stage_is_run_with_what_it_depends_on(done):
+    assert [stage.name for stage in plan(["evaluate@c"])] == ["prepare", "train@c", "evaluate@c"]
+    with pytest.raises(UserError, match="'evalute@c' is not a stage of dvc.yaml; did you mean evaluate@c?"):
+        plan(["evalute@c"])
+
+
+def test_a_damaged_lock_is_made_again_from_the_cache(done, capsys):
+    whole, trace = Path("dvc.lock").read_bytes(), Path("trace").read_text()
+    Path("dvc.lock").write_bytes(whole[:200])
+    assert flow.run([]) == 0
+    assert Path("dvc.lock").read_bytes() == whole
+    assert Path("trace").read_text() == trace  # nothing was trained again
+    assert set(last_run().tasks.values()) == {"Cached"}
+    assert "dvc.lock was damaged" in capsys.readouterr().out
+
+
+def test_wrong_parameters_stop_it_before_anything_runs(project, capfd):
+    Path("params.yaml").write_text("wrong: [")
+    assert flow.run([]) == 2
+    assert capfd.readouterr().err == "genai: params.yaml: wrong\n"
+
+
+def test_a_second_run_in_the_same_folder_is_refused(project):
+    flow.set_environment()
+    with flow.only_run_here():
+        with pytest.raises(UserError, match="another run of the pipeline is in progress"), flow.only_run_here():
+            pass
+    with flow.only_run_here():
+        pass
+
+
+def test_a_failure_of_tracking_costs_nothing(done, capfd):
+    Path("genai/__main__.py").write_text("import sys\nsys.exit(sys.argv[1] == 'track')\n")
+    assert flow.run([]) == 0
+    assert "tracking failed" in capfd.readouterr().err
+    assert not flow.TRACKED.exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_the_next_run_completes(done, tmp_path, signum):
+    set_n(a=2)
+    other = shutil.copytree(done, tmp_path / "other")
+    Path("slow-a").touch()
+    run = child()
+    assert wait_for(Path("sleeping").exists, 60), run.communicate()
+    run.send_signal(signum)
+    assert run.wait(timeout=5) == 128 + signum
+    assert processes_in(done) == []
+    ended = last_run()
+    assert ended.state.is_cancelled() and ended.tasks["train@a"] == "Cancelled"
+
+    Path("slow-a").unlink()
+    assert flow.run([]) == 0
+    assert Path("dvc.lock").read_bytes() == repro(other)
+
+
+def test_after_kill_nothing_is_left_and_the_next_run_completes(project, finished):
+    """With Prefect's API inside the flow, as `make pipeline` runs it."""
+    Path("slow-a").touch()
+    run = child(PREFECT_API_URL="")
+    assert wait_for(Path("sleeping").exists, 90), run.communicate()
+    run.kill()
+    assert wait_for(lambda: processes_in(project) == [], 5), processes_in(project)
+
+    Path("slow-a").unlink()
+    again = child(PREFECT_API_URL="")
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    assert "Traceback" not in output
+    assert Path("dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
+    import sqlite3
+
+    with sqlite3.connect(".prefect/prefect.db") as database:
+        flow_runs = [name for (name,) in database.execute("select state_name from flow_run order by created")]
+        tasks = database.execute("select task_run.name, task_run.state_name from task_run order by created").fetchall()
+    assert flow_runs == ["Crashed", "Completed"]
+    assert ("train@a", "Crashed") in tasks and ("train@a", "Completed") in tasks
+    assert not {state for _, state in tasks} & {"Running", "Pending"}
+
+
+def test_a_process_ends_when_the_pipe_closes_even_one_that_ignores_it(tmp_path):
+    script = "trap '' TERM; sleep 60 & echo ready; wait; sleep 60"
+    with open(tmp_path / "lock", "w") as keep, tethered(["/bin/sh", "-c", script], keep.fileno()) as process:
+        assert process.stdout.readline() == b"ready\n"
+        began = time.monotonic()
+        process.stdin.close()
+        assert process.wait(timeout=4) == -signal.SIGKILL
+        assert time.monotonic() - began > 1  # it had its time to write a checkpoint
+
+
+def test_what_a_stage_leaves_behind_ends_with_it(tmp_path):
+    with open(tmp_path / "lock", "w") as keep:
+        with tethered(["/bin/sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"], keep.fileno()) as process:
+            left = int(process.stdout.readline())
+    assert wait_for(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie", 2)
+
+
+def test_progress_bars_are_told_from_lines(tmp_path):
+    printed = b"one\n\r 50%|#\r 100%|##\n\n caf\xc3\xa9 \xff\nlast"
+    (tmp_path / "output").write_bytes(printed)
+    with open(tmp_path / "output", "rb") as stream:
+        assert list(lines(stream)) == [
+            ("one", False),
+            ("50%|#", True),
+            ("100%|##", False),
+            ("café �", False),
+            ("last", False),
+        ]
+
+
+def test_the_longest_path_is_the_most_urgent(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    upstream = {"prepare@x": [], "train@a": ["prepare@x"], "train@b": ["prepare@x"], "report": ["train@a", "train@b"]}
+    guess = longest_paths(upstream, ["a", "b"])
+    assert guess["prepare@x"] > guess["train@b"] > guess["train@a"] > guess["report"] > 0
+    Path(".work/a").mkdir(parents=True)
+    Path(".work/a/train.json").write_text(json.dumps({"cpu_seconds": 500.0}))
+    assert longest_paths(upstream, ["a", "b"]) == {"report": 1, "train@b": 21, "train@a": 501, "prepare@x": 502}
+
+
+def test_importing_the_flow_loads_neither_torch_nor_mlflow():
+    code = "import sys, flows.pipeline, flows.stages; print({'torch', 'mlflow'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
