@@ -260,6 +260,8 @@ def run(arguments: argparse.Namespace) -> None:
                 tracking.track(root)
                 if arguments.release:
                     tracking.release(root, None)
+            Path(".work").mkdir(exist_ok=True)
+            Path(".work/track.json").write_text(json.dumps({"cpu_seconds": round(time.process_time(), 2)}))
         case "ui":
             from genai import ui
 

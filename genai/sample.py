@@ -44,6 +44,8 @@ def texts(loaded: SimpleNamespace, tokenizer: Any, prompt: str | None, n: int, s
 
 def canvas(prompt: str | None, tokenizer: Any, length: int, window: int) -> list[int]:
     """Return the token ids of the prompt with UNKNOWN where the model is to write. Raises UserError."""
+    if length > window:
+        raise UserError(f"sample.length: {length} should be at most {window}, the tokens that the model takes")
     if prompt is None:
         return [UNKNOWN] * length
     if not GAP.sub("", prompt).strip():
@@ -53,7 +55,7 @@ def canvas(prompt: str | None, tokenizer: Any, length: int, window: int) -> list
         row += [UNKNOWN] * int(part) if i % 2 else tokenizer.encode(part).ids
     given = len(row)
     if UNKNOWN not in row:
-        row += [UNKNOWN] * max(length - given, min(window - given, window // 2))
+        row += [UNKNOWN] * ((length if given < length else window) - given)
     if len(row) > window or UNKNOWN not in row:
         what = "with its gaps " if GAP.search(prompt) else ""
         raise UserError(f"--prompt: {given} tokens {what}where the model takes {window - 1}, and one to write; shorten it")
