@@ -105,6 +105,18 @@ class Finished:
 
         return [path for path in sorted((self.root / "reports").glob("*.png")) if owner(path.stem) == self.name]
 
+    @property
+    def times(self) -> tuple[int | None, int | None]:
+        """When training began and evaluation ended, in ms; None where DVC restored the files from its cache."""
+        work = self.root / ".work" / self.name / "train.json"
+        with contextlib.suppress(FileNotFoundError):
+            trained = (self.root / "models" / self.name / "config.json").stat().st_mtime
+            if abs(work.stat().st_mtime - trained) < 10:  # so it was made here, and then
+                began = trained - json.loads(work.read_text())["seconds"]
+                evaluated = (self.root / "metrics" / f"{self.name}.json").stat().st_mtime
+                return int(began * 1000), int(evaluated * 1000)
+        return None, None
+
     def changed(self) -> str | None:
         """Return a file that is not what dvc.lock says it is, because a stage is running or was not run."""
         entries = {**_md5s(self.train["outs"]), **_md5s(self.evaluate["outs"])}
@@ -169,7 +181,8 @@ def _agree(history: dict[int, dict[str, float]], logged: dict[int, dict[str, flo
 # --- the store --------------------------------------------------------------------------------------
 
 
-def _uri(root: Path) -> str:
+def store_uri(root: Path) -> str:
+    """Return the address of MLflow's store: MLFLOW_TRACKING_URI, else a SQLite file in the project's root."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
 
 
@@ -192,7 +205,7 @@ def _one_line_errors(root: Path) -> Iterator[None]:
         if not isinstance(error, (MlflowException, SQLAlchemyError, requests.RequestException, OSError)):
             raise
         reason = _shown(str(error).strip().splitlines()[0])[:300]
-        raise UserError(f"MLflow at {_shown(_uri(root))}: {reason}") from None
+        raise UserError(f"MLflow at {_shown(store_uri(root))}: {reason}") from None
 
 
 @contextlib.contextmanager
@@ -218,7 +231,7 @@ class Store:
         self.root = root
         self.mirrored: dict[str, dict[str, str]] = {}  # experiment -> tags found or made by this process
         self.place = f"{socket.gethostname()}:{root.resolve()}"
-        uri = _uri(root)
+        uri = store_uri(root)
         mlflow.set_tracking_uri(uri)  # downloads by models:/ know no other way
         mlflow.set_registry_uri(uri)
         self.client = mlflow.MlflowClient(uri, uri)
@@ -226,7 +239,8 @@ class Store:
         if experiment is None:
             # a server has a place of its own for artifacts
             location = None if uri.startswith("http") else (root / "mlartifacts").resolve().as_uri()
-            self.experiment_id = self.client.create_experiment(EXPERIMENT, artifact_location=location)
+            tags = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for chat
+            self.experiment_id = self.client.create_experiment(EXPERIMENT, location, tags)
         elif experiment.lifecycle_stage == "deleted":
             raise UserError(f"MLflow's experiment {EXPERIMENT!r} is in its trash; restore or purge it")
         else:
@@ -279,13 +293,13 @@ class Store:
         return None, {}
 
 
-def _stored_tags(root: Path, sql: str) -> list[tuple] | None:
+def _ask(root: Path, sql: str) -> list[tuple] | None:
     """Ask the SQLite store without MLflow; None where that is not possible.
 
     Importing MLflow to learn that there is nothing to do would be the greater part of a run of the
     pipeline with nothing to do.
     """
-    uri = _uri(root)
+    uri = store_uri(root)
     if not uri.startswith("sqlite:///"):
         return None
     path = Path(uri.removeprefix("sqlite:///")).resolve()
@@ -296,9 +310,15 @@ def _stored_tags(root: Path, sql: str) -> list[tuple] | None:
         return None
 
 
+def page(root: Path) -> str:
+    """Return where, on an MLflow server, the runs are shown."""
+    found = _ask(root, f"select experiment_id from experiments where name = '{EXPERIMENT}'")
+    return f"/#/experiments/{found[0][0]}/runs?workflowType=machine_learning" if found else "/#/experiments"
+
+
 def _is_mirrored(root: Path, experiments: dict[str, Finished]) -> bool:
     """Say whether the store is known to hold all of them, and no run is left RUNNING."""
-    rows = _stored_tags(
+    rows = _ask(
         root,
         "select r.run_uuid, r.status, t.key, t.value from runs r join tags t on t.run_uuid = r.run_uuid "
         "where r.lifecycle_stage = 'active' and t.key like 'genai.%'",
@@ -357,7 +377,7 @@ def _mirror(store: Store, e: Finished) -> str | None:
         if run is None:
             run, logged = store.live_run(e.name, history, whole=True)
         if run is None:
-            run = client.create_run(store.experiment_id, run_name=e.name, tags={"genai.experiment": e.name})
+            run = client.create_run(store.experiment_id, e.times[0], {"genai.experiment": e.name}, e.name)
         elif run.info.status != "RUNNING":
             client.update_run(run.info.run_id, "RUNNING")
         store.log_history(run.info.run_id, history, logged)
@@ -371,7 +391,7 @@ def _mirror(store: Store, e: Finished) -> str | None:
                 client.log_artifact(run.info.run_id, str(path), folder)
             client.set_tag(run.info.run_id, tag, e.tags[tag])
     if result:
-        client.set_terminated(run.info.run_id, "FINISHED")
+        client.set_terminated(run.info.run_id, "FINISHED", e.times[1])
     store.mirrored[e.name] = e.tags
     return result
 
@@ -402,7 +422,7 @@ def _log_results(store: Store, e: Finished, run: Any) -> None:
     name, md5 = e.data
     data = DatasetEntity(name, md5, source_type="local", source=json.dumps({"uri": f"data/{name}"}))
     client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training, validation, test")])])
-    model_id = run.data.tags.get("genai.model") or _log_model(store, e, run_id, params)
+    model_id = run.data.tags.get("genai.model_id") or _log_model(store, e, run_id, params)
     now = int(time.time() * 1000)
     metrics = [
         Metric(key, value, now, 0, model_id, dataset_name=name, dataset_digest=md5, run_id=run_id)
@@ -462,7 +482,7 @@ def _log_model(store: Store, e: Finished, run_id: str, params: dict[str, str]) -
         store.client.log_model_artifacts(logged.model_id, str(folder))
     store.client.finalize_logged_model(logged.model_id, "READY")
     store.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    store.client.set_tag(run_id, "genai.model", logged.model_id)
+    store.client.set_tag(run_id, "genai.model_id", logged.model_id)
     return logged.model_id
 
 
@@ -607,7 +627,7 @@ def release(root: Path, names: list[str] | None) -> None:
     experiments = finished(root)
     chosen = {name: pick(experiments, name, "the finished experiments") for name in names or experiments}
     with _one_line_errors(root), _alone(root, "release"):
-        rows = _stored_tags(
+        rows = _ask(
             root,
             "select t.name, t.value from model_version_tags t join model_versions v using (name, version) "
             "where t.key = 'genai.released' and v.current_stage != 'Deleted_Internal'",
@@ -638,7 +658,7 @@ def _release(store: Store, e: Finished) -> str | None:
     if version is None:
         tags = {key: run.data.tags[key] for key in ("data_hash", "params_hash", "git_commit") if key in run.data.tags}
         tags |= {f"test.{key}": f"{value:.6g}" for key, value in e.metrics.items()} | {"genai.model": e.model_hash}
-        model_id = run.data.tags["genai.model"]
+        model_id = run.data.tags["genai.model_id"]
         version = client.create_model_version(e.name, f"models:/{model_id}", run.info.run_id, tags, model_id=model_id)
     number = str(version.version)
     if version.tags.get("genai.released"):
@@ -651,7 +671,7 @@ def _release(store: Store, e: Finished) -> str | None:
     if better:
         client.set_registered_model_alias(e.name, ALIAS, number)
     line = f"version {number} {'becomes' if better else 'does not become'} {ALIAS}: {decision}"
-    client.set_model_version_tag(e.name, number, "gate", line)
+    client.update_model_version(e.name, number, line)  # the description
     client.set_model_version_tag(e.name, number, "genai.released", e.model_hash)
     return f"{e.name}: {line}"
 
@@ -714,8 +734,8 @@ def local_copy(uri: str, into: Path) -> Path:
     if not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/\d+)", uri):
         raise UserError(f"--from: {uri!r} should be like models:/text_diffusion@champion or models:/text_diffusion/3")
     root = Path.cwd()
-    if _uri(root).startswith("sqlite:///") and not _stored_tags(root, "select name from model_versions"):
-        raise UserError(f"--from: no model is registered in {_shown(_uri(root))}; run: python -m genai release")
+    if store_uri(root).startswith("sqlite:///") and not _ask(root, "select name from model_versions"):
+        raise UserError(f"--from: no model is registered in {_shown(store_uri(root))}; run: python -m genai release")
     with _one_line_errors(root):
         Store(root)
         import mlflow.artifacts

@@ -58,8 +58,8 @@ def served(root):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         command = f"mlflow models serve -m models:/{name}@champion --env-manager local --port {port}"
-        log = open(root / f"{name}.log", "w")
-        started[name] = port, subprocess.Popen(command.split(), cwd=root, env=environment, stdout=log, stderr=log)
+        with open(root / f"{name}.log", "w") as log:
+            started[name] = port, subprocess.Popen(command.split(), cwd=root, env=environment, stdout=log, stderr=log)
     try:
         for name, (port, process) in started.items():
             deadline = time.monotonic() + 120

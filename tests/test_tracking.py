@@ -119,7 +119,7 @@ def test_tracking_and_releasing_twice_adds_nothing(root, capsys):
 
     # nor where the store cannot be asked behind MLflow's back
     unasked = pytest.MonkeyPatch()
-    unasked.setattr(tracking, "_stored_tags", lambda *_: None)
+    unasked.setattr(tracking, "_ask", lambda *_: None)
     tracking.track(root)
     tracking.release(root, None)
     unasked.undo()
@@ -356,7 +356,7 @@ def test_only_a_model_that_is_better_beyond_chance_becomes_champion(root, capsys
         assert line in capsys.readouterr().out
         assert champion(root) == expected
     version = tracking.Store(root).client.get_model_version("mean", "5")
-    assert version.tags["gate"].startswith("version 5 becomes champion")
+    assert version.description.startswith("version 5 becomes champion")
     assert {"data_hash", "params_hash", "test.r2"} <= version.tags.keys()
 
 
