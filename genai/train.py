@@ -89,8 +89,8 @@ def train(
                 "model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "average": average.state_dict() if average is not None else None,
             }  # fmt: skip
-            with atomic(checkpoint) as temporary:
-                torch.save(content, temporary)
+            with atomic(checkpoint) as temporary, open(temporary, "wb") as file:
+                torch.save(content, file)  # given a path, it hides the error of a full disk
 
     def check_finite(step: int) -> None:
         if not finite:

@@ -104,7 +104,10 @@ def load_tokenizer(directory: Path):
 
 @contextmanager
 def atomic(path: Path):
-    """Yield a temporary path beside `path`; when the block succeeds, fsync it and rename it there."""
+    """Yield a temporary path beside `path`; when the block succeeds, fsync it and rename it there.
+
+    An OSError, of a full disk say, names `path`.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +116,9 @@ def atomic(path: Path):
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -130,10 +136,11 @@ def write_json(path: Path, value) -> None:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write named arrays as safetensors, atomically."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     with atomic(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
+        temporary.write_bytes(content)  # its own way of writing files hides the error of a full disk
 
 
 def split_indices(n: int, validation: float, test: float, seed: int, y: np.ndarray | None = None) -> dict[str, np.ndarray]:
