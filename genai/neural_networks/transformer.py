@@ -217,7 +217,8 @@ class Autoregressive(nn.Module):
             if not unknown[:, t].any():
                 continue
             # float64: in float32 the smallest probabilities are never drawn, which acts like a lower temperature
-            p = (self.logits(x[:, : t + 1])[:, t].double() / sampling.temperature).softmax(-1)
+            logits = self.transformer.logits(self.transformer(x[:, : t + 1])[:, t])
+            p = (logits.double() / sampling.temperature).softmax(-1)
             drawn = torch.multinomial(p, 1, generator=generator)[:, 0]
             x[:, t] = torch.where(unknown[:, t], drawn, x[:, t])
         return x
