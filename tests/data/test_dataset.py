@@ -1,0 +1,97 @@
+"""Prepared data: what is written whole or not at all, splits that share nothing, windows that add up to the text."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from genai.config import UserError
+from genai.data.dataset import Dataset, Description, atomic, replaced, split_indices, write_arrays, write_json, write_text
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+    write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError) as caught, atomic(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "model"
+    with replaced(folder) as new:
+        (new / "old").touch()
+    with pytest.raises(RuntimeError), replaced(folder) as new:
+        (new / "half").touch()
+        raise RuntimeError
+    assert os.listdir(folder) == ["old"]
+    with replaced(folder) as new:
+        (new / "new").touch()
+    assert os.listdir(folder) == ["new"] and os.listdir(tmp_path) == ["model"]
+
+
+def test_splits_are_a_partition_with_each_class_in_proportion_and_follow_the_seed():
+    y = np.repeat([0, 1], [80, 20])
+    splits = split_indices(100, 0.1, 0.2, 0, y)
+    assert sorted(np.concatenate(list(splits.values()))) == list(range(100))
+    assert {name: (len(i), int(y[i].sum())) for name, i in splits.items()} == {
+        "train": (70, 14),
+        "validation": (10, 2),
+        "test": (20, 4),
+    }
+    assert np.array_equal(splits["test"], split_indices(100, 0.1, 0.2, 0, y)["test"])
+    assert not np.array_equal(splits["test"], split_indices(100, 0.1, 0.2, 1, y)["test"])
+
+
+def test_too_few_examples_for_a_split_are_a_users_mistake():
+    with pytest.raises(UserError, match="4 examples leave none for the validation split"):
+        split_indices(4, 0.1, 0.3, 0)
+
+
+def text_data(folder, text, window=4):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    for split in ("train", "validation", "test"):
+        write_text(folder / f"{split}.txt", text)
+    write_json(folder / "description.json", Description(kind="text", shape=[window], vocabulary_size=256).model_dump())
+    return Dataset(folder)
+
+
+def test_windows_of_text_lie_side_by_side_and_training_ones_everywhere(tmp_path):
+    data = text_data(tmp_path, "the first words.")
+    windows = data.arrays("test")["tokens"]
+    assert [data.tokenizer.decode(w) for w in windows] == ["the ", "firs", "t wo", "rds."]
+    assert [data.tokenizer.decode(w) for w in data.arrays("train")["tokens"][:3]] == ["the ", "he f", "e fi"]
+    with pytest.raises(UserError, match="3 tokens, fewer than one window of 4"):
+        text_data(tmp_path, "abc").arrays("train")
+
+
+def test_missing_and_damaged_files_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"not prepared; run: dvc repro prepare@nothing"):
+        Dataset(tmp_path / "nothing")
+    write_json(tmp_path / "description.json", Description(kind="images", shape=[1, 2, 2], classes=["a"]).model_dump())
+    write_arrays(tmp_path / "train.safetensors", {"x": np.zeros((1, 1, 2, 2), np.float32), "y": np.zeros(1, np.int64)})
+    assert Dataset(tmp_path).arrays("train")["x"].shape == (1, 1, 2, 2)
+    whole = (tmp_path / "train.safetensors").read_bytes()
+    (tmp_path / "train.safetensors").write_bytes(whole[:-3])
+    with pytest.raises(UserError, match="train.safetensors: missing or damaged"):
+        Dataset(tmp_path).arrays("train")
+    (tmp_path / "description.json").write_text("{}")
+    with pytest.raises(UserError, match="description.json: damaged"):
+        Dataset(tmp_path)
