@@ -230,6 +230,7 @@ class Store:
 
         self.root = root
         self.mirrored: dict[str, dict[str, str]] = {}  # experiment -> tags found or made by this process
+        self.new: list[str] = []  # what it made
         self.place = f"{socket.gethostname()}:{root.resolve()}"
         uri = store_uri(root)
         mlflow.set_tracking_uri(uri)  # downloads by models:/ know no other way
@@ -351,27 +352,27 @@ def _mirror_all(root: Path, store: Store | None) -> tuple[Store | None, str]:
     if _is_mirrored(root, experiments):
         return store, f"MLflow: {len(experiments)} runs, none new"
     store = store or Store(root)
-    done, stale = [], []
+    stale = []
     for experiment in experiments.values():
         if store.mirrored.get(experiment.name) == experiment.tags:
             continue
         try:
-            result = _mirror(store, experiment)
+            if not _mirror(store, experiment):
+                stale.append(experiment.name)
         except FileNotFoundError:  # a stage began meanwhile: DVC deletes what it will make
-            result = "changed"
-        (done if result == "new" else stale if result else []).append(experiment.name)
-    line = f"MLflow: {len(experiments)} runs, " + (f"new: {', '.join(done)}" if done else "none new")
+            stale.append(experiment.name)
+    line = f"MLflow: {len(experiments)} runs, " + (f"new: {', '.join(store.new)}" if store.new else "none new")
     return store, line + (f"; not what dvc.lock says, run dvc repro: {', '.join(stale)}" if stale else "")
 
 
-def _mirror(store: Store, e: Finished) -> str | None:
-    """Mirror one experiment; return "new", "changed" where its files are not those of dvc.lock, or None."""
+def _mirror(store: Store, e: Finished) -> bool:
+    """Mirror one experiment; return False where its files are not those of dvc.lock."""
     client, known = store.client, {}
     run = next(iter(store.runs(content=e.tags["genai.content"], experiment=e.name)), None)
-    result = None
-    if run is None or run.info.status != "FINISHED":
+    new = run is None or run.info.status != "FINISHED"
+    if new:
         if e.changed():
-            return "changed"
+            return False
         history = read_history(e.root / "models" / e.name / "history.csv")
         logged = store.history(run) if run else {}
         if run is None:
@@ -382,7 +383,6 @@ def _mirror(store: Store, e: Finished) -> str | None:
             client.update_run(run.info.run_id, "RUNNING")
         store.log_history(run.info.run_id, history, logged)
         _log_results(store, e, run)
-        result = "new"
     else:
         known = run.data.tags
     for tag, folder, files in (("genai.samples", "samples", e.samples), ("genai.figures", "figures", e.figures)):
@@ -390,10 +390,11 @@ def _mirror(store: Store, e: Finished) -> str | None:
             for path in files:
                 client.log_artifact(run.info.run_id, str(path), folder)
             client.set_tag(run.info.run_id, tag, e.tags[tag])
-    if result:
+    if new:
         client.set_terminated(run.info.run_id, "FINISHED", e.times[1])
+        store.new.append(e.name)
     store.mirrored[e.name] = e.tags
-    return result
+    return True
 
 
 def _log_results(store: Store, e: Finished, run: Any) -> None:
@@ -537,8 +538,9 @@ def _requirements(e: Finished) -> list[str]:
 def follow(root: Path, then_release: bool) -> None:
     """Mirror while stages run, until standard input ends; then all that is finished, and release if asked.
 
-    SIGTERM and SIGINT end it too, without a release. A run whose training did not finish is left KILLED,
-    to be continued should the training be. Raises UserError where the store fails in the end.
+    A run whose training did not finish is left KILLED, to be continued should the training be. SIGTERM and
+    SIGINT end it at once: what is finished by then is left to the next pass. Raises UserError where the
+    store fails in the end.
     """
     reader, writer = os.pipe()
     before = {n: signal.signal(n, lambda *_: os.write(writer, b"!")) for n in (signal.SIGTERM, signal.SIGINT)}
@@ -552,8 +554,10 @@ def follow(root: Path, then_release: bool) -> None:
             signal.signal(number, handler)
         os.close(reader), os.close(writer)
     with _one_line_errors(root), _alone(root, "track"):
-        store, line = _mirror_all(root, live.store)
-        print(line)
+        store = live.store
+        if reader not in ready:
+            store, line = _mirror_all(root, store)
+            print(line)
         if store or not _is_mirrored(root, {}):
             live.end(store or Store(root))
     if then_release and reader not in ready:
@@ -636,7 +640,8 @@ def release(root: Path, names: list[str] | None) -> None:
         if new:
             with _alone(root, "track"):
                 store, line = _mirror_all(root, None)
-            print(line)
+            if store:
+                print(line)
             store = store or Store(root)
             lines = [_release(store, e) for e in new]
             print(*[line for line in lines if line], sep="\n")
