@@ -51,7 +51,7 @@ class MaskedDiffusion(nn.Module):
         steps: Count = 128
         temperature: Annotated[float, Field(gt=0, le=10)] = 0.8
         noise: Annotated[float, Field(ge=0)] = Field(
-            2.0, description="confidence: Gumbel noise on the order of revealing; 0 repeats"
+            8.0, description="confidence: Gumbel noise on the order of revealing; 0 repeats"
         )
         seed: Seed = 0
         prompts: list[str] = Field([], description="texts to continue; [[N]] is a gap of N tokens to fill")
