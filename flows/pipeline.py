@@ -8,7 +8,6 @@ import argparse
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,26 +16,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows.plan import locked_stages, plan, sort_lock
-from flows.server import close_dead_runs, prefect_api
+from flows.server import prefect_api
 from genai.config import UserError
 
 GENAI = [sys.executable, "-m", "genai"]
 STATE = Path(".dvc/tmp/flow")  # the flow's own files
 ORDER = STATE / "order.json"  # the stages of dvc.lock when the last run began that has not completed
 TRACKED = Path(".work/tracked")  # is there when MLflow shows all that the stages wrote
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(targets: list[str]) -> int:
     """Do all of it; return the exit status."""
     set_environment()
     check = [*GENAI, "check"]  # runs while Prefect's server starts
-    with only_run_here() as lock, subprocess.Popen(check) as check, prefect_api() as ready:
+    with only_run_here() as lock, subprocess.Popen(check) as check, prefect_api() as wait_for_api:
         if status := check.wait():
             return status
         stages = plan(targets)
-        ready.result()
-        close_dead_runs()
+        wait_for_api()
         before = order_before()
         anything = any(stage.changed for stage in stages)
         tracking = start_tracking() if anything or not TRACKED.exists() else None
@@ -44,26 +41,14 @@ def run(targets: list[str]) -> int:
         from flows.stages import Processes, pipeline
 
         processes = Processes(lock)
-        stopped: list[int] = []
-
-        def stop(signum: int, frame) -> None:
-            stopped.append(signum)
-            processes.stop(f"stopped by {signal.Signals(signum).name}")
-            if tracking:
-                tracking.terminate()
-
-        for signum in SIGNALS:
-            signal.signal(signum, stop)
         state = pipeline(stages, cores(), processes, return_state=True)
         sort_lock([*before, *(stage.name for stage in stages)])
         if state.is_completed():
             ORDER.unlink(missing_ok=True)
-        for signum in SIGNALS:
-            signal.signal(signum, signal.SIG_DFL if signum != signal.SIGINT else signal.default_int_handler)
     if tracking:
-        finish_tracking(tracking, bool(stopped))
-    if stopped:
-        return 128 + stopped[0]
+        finish_tracking(tracking, stopped=processes.stopped_by is not None)
+    if processes.stopped_by:
+        return 128 + processes.stopped_by
     print_results()
     if not state.is_completed():
         print(f"\nfailed: {state.message}", file=sys.stderr)
@@ -137,10 +122,10 @@ def finish_tracking(tracking: subprocess.Popen, stopped: bool) -> None:
         else:
             print("tracking failed; all results are here, mirror them with: python -m genai track", file=sys.stderr)
         return
+    tracking.terminate()
     with suppress(subprocess.TimeoutExpired):
         tracking.wait(timeout=1)
-    with suppress(ProcessLookupError):
-        os.killpg(tracking.pid, signal.SIGKILL)
+    tracking.kill()
 
 
 def print_results() -> None:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,13 +31,12 @@ SETTINGS = {
 
 
 @contextmanager
-def prefect_api() -> Iterator[Future]:
-    """Start the API over .prefect/, unless PREFECT_API_URL names another; yield what is done when it answers."""
-    ready: Future = Future()
+def prefect_api() -> Iterator[Callable[[], None]]:
+    """Start the API over .prefect/, unless PREFECT_API_URL names another; yield a function that waits for it."""
     if os.environ.get("PREFECT_API_URL"):
-        ready.set_result(None)
-        yield ready
+        yield lambda: None
         return
+    ready: Future = Future()
     listening = socket.create_server(("127.0.0.1", 0))  # connections wait in it until the server accepts them
     os.environ["PREFECT_HOME"] = str(Path(".prefect").resolve())
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
@@ -46,8 +45,13 @@ def prefect_api() -> Iterator[Future]:
     stop = threading.Event()
     thread = threading.Thread(target=lambda: serve(listening, ready, stop), daemon=True)
     thread.start()
+
+    def wait() -> None:
+        ready.result()
+        close_dead_runs()
+
     try:
-        yield ready
+        yield wait
     finally:
         if ready.done() and not ready.exception():
             send_all()

@@ -2,9 +2,12 @@
 
 import base64
 import json
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from subprocess import Popen
@@ -33,7 +36,7 @@ class Processes:
 
     def __init__(self, keep_open: int):
         self.keep_open = keep_open  # a file descriptor that every one of them inherits
-        self.stopped_by: str | None = None
+        self.stopped_by: signal.Signals | None = None
         self._running: set[Popen] = set()
         self._lock = threading.RLock()  # a second signal may find the first one's handler inside
 
@@ -47,17 +50,41 @@ class Processes:
         with self._lock:
             self._running.discard(process)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, signum: int, frame) -> None:
         """End every stage; the flow starts no other."""
         with self._lock:
-            self.stopped_by = reason
+            self.stopped_by = signal.Signals(signum)
             for process in self._running:
                 process.stdin.close()
+
+    @contextmanager
+    def stop_at_signals(self) -> Iterator[None]:
+        """Let INT, TERM and HUP stop the stages: without a handler, the flow would wait until they are done."""
+        before = {signum: signal.signal(signum, self.stop) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
 
 @flow(name="pipeline", validate_parameters=False)
 def pipeline(stages: list[Stage], cores: int, processes: Processes) -> State:
     """Bring the stages up to date, longest path first; a failed one costs its descendants, nothing else."""
+    with processes.stop_at_signals():
+        finished = run_all(stages, cores, processes)
+    if processes.stopped_by:
+        return Cancelled(message=f"stopped by {processes.stopped_by.name}")
+    show_results()
+    failed = [name for name, state in finished.items() if state.is_failed()]
+    if failed:
+        return Failed(message=f"{len(failed)} of {len(stages)} stages: {', '.join(failed)}")
+    ran = [name for name, state in finished.items() if state.name != "Cached"]
+    return Completed(message=f"{len(ran)} of {len(stages)} stages ran, the rest was cached")
+
+
+def run_all(stages: list[Stage], cores: int, processes: Processes) -> dict[str, State]:
+    """Submit each stage when what it depends on is done and there are cores for it; return how each ended."""
     waiting = {stage.name: stage for stage in sorted(stages, key=lambda stage: -stage.urgency)}
     futures, finished, done = {}, {}, SimpleQueue()
     occupied: dict[str, int] = {}  # cores, by stage
@@ -91,14 +118,7 @@ def pipeline(stages: list[Stage], cores: int, processes: Processes) -> State:
             finished[name] = futures[name].state
             occupied.pop(name, None)
 
-    show_results()
-    if processes.stopped_by:
-        return Cancelled(message=processes.stopped_by)
-    failed = [name for name, state in finished.items() if state.is_failed()]
-    if failed:
-        return Failed(message=f"{len(failed)} of {len(stages)} stages: {', '.join(failed)}")
-    ran = [name for name, state in finished.items() if state.name != "Cached"]
-    return Completed(message=f"{len(ran)} of {len(stages)} stages ran, the rest was cached")
+    return finished
 
 
 @task(cache_policy=NO_CACHE)
@@ -133,7 +153,7 @@ def reproduce(name: str, processes: Processes) -> State:
                 last = line
         processes.remove(process)
     if processes.stopped_by:
-        return Cancelled(message=processes.stopped_by)
+        return Cancelled(message=f"stopped by {processes.stopped_by.name}")
     if process.returncode:
         return Failed(message=last or f"exit status {process.returncode}")
     return Completed(message=outcome) if outcome == "ran" else Completed(name="Cached", message=outcome)

@@ -30,7 +30,8 @@ experiments:
   b: {train: {threads: 2, n: 1}}
   c: {train: {threads: 1, n: 1}}
 """
-# train@X notes when it starts and ends, fails while there is a file fail-X, and takes long while there is slow-X
+# train@X notes when it starts and ends; while there is a file slow-X it takes long, with fail-X it fails, with
+# `together` it waits until all three have started
 DAG = """\
 stages:
   prepare:
@@ -41,8 +42,9 @@ stages:
     foreach: ${experiments}
     do:
       cmd: >-
-        echo "start ${key} ${item.train.threads}" >> trace;
+        echo "start ${key} ${item.train.threads}" >> trace; printf ' 50%%|#####     |\\r';
         if [ -e slow-${key} ]; then touch sleeping; sleep 60; fi;
+        if [ -e together ]; then timeout 30 sh -c 'until [ $(grep -c start trace) -ge 3 ]; do sleep 0.1; done' || exit 1; fi;
         if [ -e fail-${key} ]; then echo "no luck with ${key}" >&2; exit 3; fi;
         sleep 0.2; mkdir -p models; echo ${item.train.n} | cat data/x - > models/${key};
         echo "end ${key} ${item.train.threads}" >> trace
@@ -86,9 +88,9 @@ def api(tmp_path_factory):
     from flows.server import prefect_api
 
     os.environ.pop("PREFECT_API_URL", None)
-    with prefect_api() as ready:
+    with prefect_api() as wait_for_api:
         os.chdir(before)
-        ready.result(timeout=120)
+        wait_for_api()
         yield
     os.environ.clear()
     os.environ.update(there)
@@ -188,6 +190,18 @@ def last_run() -> SimpleNamespace:
     raise AssertionError([(task.name, task.state_name) for task in found])
 
 
+def artifacts() -> dict:
+    """Return the last flow run's artifacts by key."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(limit=1, sort=FlowRunSort.START_TIME_DESC)
+        this = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+        return {artifact.key: artifact for artifact in client.read_artifacts(flow_run_filter=this)}
+
+
 def processes_in(folder: Path) -> list[str]:
     """Return the command lines of the processes whose working directory is this folder."""
     found = []
@@ -250,6 +264,26 @@ def test_a_run_with_nothing_to_do_starts_no_stage(done, monkeypatch):
     assert not Path("released").exists()
 
 
+def test_the_leaderboard_and_the_samples_are_shown(done, capsys):
+    for folder in ("reports", "samples/text_diffusion", "samples/image_diffusion"):
+        Path(folder).mkdir(parents=True)
+    rows = [{"experiment": "cnn", "accuracy": 0.99}]
+    Path("reports/leaderboard.json").write_text(json.dumps(rows))
+    Path("reports/leaderboard.md").write_text("| cnn | 0.99 |\n")
+    Path("samples/text_diffusion/samples.md").write_text("# text_diffusion\n")
+    sample = {"prompt": None, "text": "The  generated\nsentence."}
+    Path("samples/text_diffusion/samples.json").write_text(json.dumps([sample]))
+    Path("samples/image_diffusion/grid.png").write_bytes(b"png")
+    assert flow.run([]) == 0
+    printed = capsys.readouterr().out
+    for part in ("| cnn | 0.99 |", "The generated sentence.", "samples/image_diffusion/grid.png", "make ui"):
+        assert part in printed
+    shown = artifacts()
+    assert json.loads(shown["leaderboard"].data) == rows
+    assert shown["samples-text-diffusion"].data == "# text_diffusion\n"
+    assert shown["samples-image-diffusion"].data == "![samples/image_diffusion/grid.png](data:image/png;base64,cG5n)"
+
+
 def test_a_failed_stage_costs_its_descendants_only_and_the_next_run_does_what_is_missing(project, finished, capsys):
     Path("fail-b").touch()
     assert flow.run([]) == 1
@@ -274,14 +308,18 @@ def test_stages_share_the_cores_and_never_exceed_them(project, monkeypatch):
     events = [line.split() for line in Path("trace").read_text().splitlines()]
     occupied = list(accumulate(int(threads) if what == "start" else -int(threads) for what, _, threads in events))
     assert max(occupied) == 2 and len(events) == 6
-    assert [name for what, name, _ in events if what == "start"][0] == "c"  # the last of params.yaml is the largest
+    assert events[0][:2] == ["start", "c"]  # the last of params.yaml is the largest
 
 
 def test_stages_fit_side_by_side(project, monkeypatch):
     Path("params.yaml").write_text(PARAMS.replace("threads: 2", "threads: 1"))
+    Path("together").touch()
+    Path(".work/a").mkdir(parents=True)
+    Path(".work/a/progress.json").write_text(json.dumps({"step": 5, "steps": 10, "seconds_left": 60.0}))
     monkeypatch.setattr(flow, "cores", lambda: 3)
     assert flow.run(["train"]) == 0
-    assert [line.split()[0] for line in Path("trace").read_text().splitlines()].index("end") >= 2
+    assert artifacts()["progress-a"].data == 50
+    assert artifacts()["progress-a"].description == "train@a: step 5 of 10, 60 s left"
 
 
 def test_a_stage_is_run_with_what_it_depends_on(done):
@@ -308,9 +346,9 @@ def test_wrong_parameters_stop_it_before_anything_runs(project, capfd):
 
 def test_a_second_run_in_the_same_folder_is_refused(project):
     flow.set_environment()
-    with flow.only_run_here():
-        with pytest.raises(UserError, match="another run of the pipeline is in progress"), flow.only_run_here():
-            pass
+    refused = pytest.raises(UserError, match="another run of the pipeline is in progress")
+    with flow.only_run_here(), refused, flow.only_run_here():
+        pass
     with flow.only_run_here():
         pass
 
@@ -375,9 +413,9 @@ def test_a_process_ends_when_the_pipe_closes_even_one_that_ignores_it(tmp_path):
 
 
 def test_what_a_stage_leaves_behind_ends_with_it(tmp_path):
-    with open(tmp_path / "lock", "w") as keep:
-        with tethered(["/bin/sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"], keep.fileno()) as process:
-            left = int(process.stdout.readline())
+    script = "sleep 60 >/dev/null 2>&1 & echo $!"
+    with open(tmp_path / "lock", "w") as keep, tethered(["/bin/sh", "-c", script], keep.fileno()) as process:
+        left = int(process.stdout.readline())
     assert wait_for(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie", 2)
 
 
