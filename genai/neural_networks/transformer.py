@@ -134,6 +134,7 @@ class Transformer(nn.Module):
     """Tokens (B, T) -> hidden states (B, T, C), and hidden states -> logits (..., n_outputs).
 
     Causal: position t sees the tokens before t, not itself (offsets end at -1). Otherwise it sees all.
+    Raises ValueError where there are more tokens than the length it was made for.
     """
 
     def __init__(self, config: TransformerConfig, n_tokens: int, n_outputs: int, length: int, causal: bool):
@@ -149,7 +150,8 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         T = tokens.shape[1]
-        assert T <= len(self.cos), "longer than the model's window"
+        if T > len(self.cos):
+            raise ValueError(f"{T} tokens are more than the model's window of {len(self.cos)}")
         x = rms_norm(self.embedding(tokens))
         for block in self.blocks:
             x = block(x, self.cos[:T], self.sin[:T])

@@ -162,6 +162,11 @@ def test_a_gap_before_given_text_is_refused():
         language_model().sample(torch.tensor([[1, -1, 2]]), Autoregressive.Sampling(), torch.Generator())
 
 
+def test_more_tokens_than_the_window_are_refused():
+    with pytest.raises(ValueError, match="5 tokens are more than the model's window of 4"):
+        language_model(T=4).sample(torch.full((1, 5), -1), Autoregressive.Sampling(), torch.Generator())
+
+
 def test_it_learns_a_text_and_says_it_again():
     torch.manual_seed(0)
     windows = (torch.arange(60) % 5).unfold(0, 10, 1)
