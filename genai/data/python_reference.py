@@ -80,9 +80,10 @@ def topics() -> list[str]:
 
 def docstrings(directory: Path) -> Iterator[str]:
     """Yield the docstrings in the standard library's source files, by path, then by line; nothing is imported."""
-    for path in sorted(directory.rglob("*.py"), key=lambda path: path.relative_to(directory).parts):
-        parts = path.relative_to(directory).with_suffix("").parts
-        if parts[0] not in sys.stdlib_module_names or SKIPPED.intersection(parts):
+    wanted = sys.stdlib_module_names - SKIPPED  # site-packages is in this folder, too
+    files = [path for top in directory.iterdir() if top.stem in wanted for path in (top, *top.rglob("*.py"))]
+    for path in sorted(files, key=lambda path: path.relative_to(directory).parts):
+        if path.suffix != ".py" or SKIPPED.intersection(path.relative_to(directory).parts):
             continue
         tree = ast.parse(path.read_bytes())
         nodes = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
