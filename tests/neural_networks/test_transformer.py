@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from genai.config import UserError, validate
 from genai.data.dataset import Description
+from genai.neural_networks.autoregressive import Autoregressive
 from genai.neural_networks.transformer import (
     Attention,
-    Autoregressive,
     Block,
     Transformer,
     TransformerConfig,

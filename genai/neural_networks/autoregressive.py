@@ -1,0 +1,79 @@
+"""The language model that predicts each token from those before it.
+
+The control of masked diffusion: the same transformer, causal, trained on the same windows.
+"""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from genai.config import Count, Seed, Strict
+from genai.data.dataset import Description
+from genai.neural_networks.transformer import Transformer, TransformerConfig
+
+
+class Autoregressive(nn.Module):
+    """A language model by the chain rule: log p(x) = sum_t log p(x_t | x_1 ... x_{t-1}).
+
+    The first token is predicted from the embedding of what lies outside the text, so that the sum is
+    the exact code length of the whole window.
+    """
+
+    takes = frozenset({"text"})
+    task = "language"
+    metric = "bpc"
+
+    class Config(TransformerConfig):
+        pass
+
+    class Sampling(Strict):
+        """How texts are generated."""
+
+        n: Count = Field(4, description="texts without a prompt")
+        length: Count = Field(128, description="tokens in a text")
+        temperature: Annotated[float, Field(gt=0, le=10)] = 0.8
+        seed: Seed = 0
+        prompts: list[str] = Field([], description="texts to continue")
+
+    def __init__(self, config: Config, description: Description):
+        super().__init__()
+        V, T = description.vocabulary_size, description.shape[0]
+        self.transformer = Transformer(config, n_tokens=V, n_outputs=V, length=T, causal=True)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """tokens: (B, T) -> (B, T, V), the logits of each token given those before it; it does not see itself."""
+        return self.transformer.logits(self.transformer(tokens))
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean cross-entropy of a token in nats."""
+        tokens = batch["tokens"]
+        return F.cross_entropy(self.logits(tokens).flatten(0, 1), tokens.flatten())
+
+    def nats(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """tokens: (B, T) -> -log p of each window, (B,) float64. Exact: the generator is not used."""
+        logits = self.logits(tokens).double()
+        return F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none").sum(1)
+
+    def sample(self, canvas: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+        """Return the canvas (B, T) with each -1 replaced by a token, drawn from left to right.
+
+        Raises ValueError where a -1 stands before a given token.
+        """
+        unknown = canvas < 0
+        if (unknown[:, :-1] & ~unknown[:, 1:]).any():
+            raise ValueError(
+                "a gap before given text; this model writes from left to right, a diffusion model fills gaps"
+            )
+        x = canvas.clamp(min=0)
+        for t in range(canvas.shape[1]):
+            if not unknown[:, t].any():
+                continue
+            # float64: in float32 the smallest probabilities are never drawn, which acts like a lower temperature
+            logits = self.transformer.logits(self.transformer(x[:, : t + 1])[:, t])
+            p = (logits.double() / sampling.temperature).softmax(-1)
+            drawn = torch.multinomial(p, 1, generator=generator)[:, 0]
+            x[:, t] = torch.where(unknown[:, t], drawn, x[:, t])
+        return x
