@@ -205,6 +205,7 @@ def _one_line_errors(root: Path) -> Iterator[None]:
         if not isinstance(error, (MlflowException, SQLAlchemyError, requests.RequestException, OSError)):
             raise
         reason = _shown(str(error).strip().splitlines()[0])[:300]
+        reason = "no answer" if "Max retries exceeded" in reason else reason
         raise UserError(f"MLflow at {_shown(store_uri(root))}: {reason}") from None
 
 
@@ -224,6 +225,7 @@ class Store:
         os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 would keep a user waiting for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # after the import, which sets it
@@ -233,8 +235,6 @@ class Store:
         self.new: list[str] = []  # what it made
         self.place = f"{socket.gethostname()}:{root.resolve()}"
         uri = store_uri(root)
-        mlflow.set_tracking_uri(uri)  # downloads by models:/ know no other way
-        mlflow.set_registry_uri(uri)
         self.client = mlflow.MlflowClient(uri, uri)
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -342,7 +342,7 @@ def track(root: Path) -> None:
 
     Raises UserError where the store cannot be reached or written.
     """
-    with _one_line_errors(root), _alone(root, "track"):
+    with _alone(root, "track"), _one_line_errors(root):
         print(_mirror_all(root, None)[1])
 
 
@@ -553,7 +553,7 @@ def follow(root: Path, then_release: bool) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(reader), os.close(writer)
-    with _one_line_errors(root), _alone(root, "track"):
+    with _alone(root, "track"), _one_line_errors(root):
         store = live.store
         if reader not in ready:
             store, line = _mirror_all(root, store)
@@ -630,7 +630,9 @@ def release(root: Path, names: list[str] | None) -> None:
     """
     experiments = finished(root)
     chosen = {name: pick(experiments, name, "the finished experiments") for name in names or experiments}
-    with _one_line_errors(root), _alone(root, "release"):
+    if not chosen:
+        print("nothing to release: no experiment is trained and evaluated")
+    with _alone(root, "release"), _one_line_errors(root):
         rows = _ask(
             root,
             "select t.name, t.value from model_version_tags t join model_versions v using (name, version) "
@@ -742,10 +744,11 @@ def local_copy(uri: str, into: Path) -> Path:
     if store_uri(root).startswith("sqlite:///") and not _ask(root, "select name from model_versions"):
         raise UserError(f"--from: no model is registered in {_shown(store_uri(root))}; run: python -m genai release")
     with _one_line_errors(root):
+        where = store_uri(root)
         Store(root)
-        import mlflow.artifacts
+        from mlflow.artifacts import download_artifacts
 
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))
+        folder = Path(download_artifacts(uri, dst_path=str(into), tracking_uri=where, registry_uri=where))
         for config in folder.glob("data/*/config.json"):
             return config.parent
     raise UserError(f"--from: {uri} is not a model of this project")

@@ -128,7 +128,7 @@ def champion(root, monkeypatch):
     """The champion of a name, loaded as MLflow loads it where pickle is forbidden."""
     monkeypatch.chdir(root)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    tracking.Store(root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     import mlflow.pyfunc
 
     return lambda name: mlflow.pyfunc.load_model(f"models:/{name}@champion")

@@ -35,9 +35,9 @@ def test_a_port_in_use_is_named_and_nothing_is_started(variable, tmp_path, monke
     monkeypatch.setenv("MLFLOW_PORT", str(other))
     monkeypatch.setenv("PREFECT_PORT", str(other + 1))
     monkeypatch.setenv(variable, str(taken))
-    with socket.create_server(("127.0.0.1", taken)):
-        with pytest.raises(UserError, match=f"port {taken}: .* make ui {variable}={taken + 1}"):
-            ui.ui(tmp_path)
+    line = f"port {taken}: .* make ui {variable}={taken + 1}"
+    with socket.create_server(("127.0.0.1", taken)), pytest.raises(UserError, match=line):
+        ui.ui(tmp_path)
     assert not any(tmp_path.iterdir())
 
 
