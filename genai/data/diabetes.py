@@ -27,9 +27,9 @@ def prepare(config: Config, directory: Path) -> None:
     diabetes = load_diabetes(scaled=False)
     x, y = diabetes.data.astype(np.float32), diabetes.target.astype(np.float32)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise UserError(f"{directory}: a value is not finite; the installed scikit-learn carries damaged data")
+        raise UserError("diabetes: a value is not finite; the installed scikit-learn carries damaged data")
     if len(np.unique(x, axis=0)) < len(x):
-        raise UserError(f"{directory}: a patient stands there twice; the installed scikit-learn carries other data")
+        raise UserError("diabetes: a patient stands there twice; the installed scikit-learn carries other data")
     indices = split_indices(len(x), config.validation, config.test, config.seed)
     for split, index in indices.items():
         write_arrays(directory / f"{split}.safetensors", {"x": x[index], "y": y[index]})
@@ -41,7 +41,7 @@ def prepare(config: Config, directory: Path) -> None:
     ]
     write_text(
         directory / "card.md",
-        f"""# {directory.name}
+        f"""# Diabetes
 
 442 diabetes patients, from scikit-learn (`load_diabetes`), where they need no network: age, sex, body-mass
 index, blood pressure and six blood-serum measurements; the target is a measure of how far the disease has

@@ -34,4 +34,4 @@ def prepare(config: Config, directory: Path) -> None:
     x = digits.images[:, None].astype(np.float32) / 16
     indices = split_indices(len(x), config.validation, config.test, config.seed, digits.target)
     splits = {split: (x[index], digits.target[index]) for split, index in indices.items()}
-    write(directory, splits, [str(digit) for digit in range(10)], ABOUT)
+    write(directory, "Digits", splits, [str(digit) for digit in range(10)], ABOUT)

@@ -52,9 +52,11 @@ def without_duplicates(splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict
     return {split: kept[split] for split in SPLITS}
 
 
-def write(directory: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], classes: list[str], about: str) -> None:
+def write(
+    directory: Path, title: str, splits: dict[str, tuple[np.ndarray, np.ndarray]], classes: list[str], about: str
+) -> None:
     """Validate and write the splits, each x (N, C, H, W) in [0, 1] and y (N,), with description and card. Raises UserError."""
-    validate(str(directory), splits, len(classes))
+    validate(title, splits, len(classes))
     kept = without_duplicates(splits)
     for split, (x, y) in kept.items():
         write_arrays(directory / f"{split}.safetensors", {"x": x.astype(np.float32), "y": y.astype(np.int64)})
@@ -69,7 +71,7 @@ def write(directory: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], cla
     x = kept["train"][0]
     write_text(
         directory / "card.md",
-        f"""# {directory.name}
+        f"""# {title}
 
 {about.strip()}
 
@@ -111,4 +113,4 @@ def from_torchvision(name: str, classes: list[str], config: Config, directory: P
     splits = {
         split: (x[index], y[index]) for split, index in (("train", np.sort(train)), ("validation", np.sort(validation)))
     }
-    write(directory, splits | {"test": test}, classes, about)
+    write(directory, name, splits | {"test": test}, classes, about)

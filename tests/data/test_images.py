@@ -22,7 +22,7 @@ def splits(n=20, n_classes=2):
 
 
 def test_written_images_are_read_back(tmp_path):
-    images.write(tmp_path, splits(), ["a", "b"], "About.")
+    images.write(tmp_path, "Letters", splits(), ["a", "b"], "About.")
     dataset = Dataset(tmp_path)
     assert dataset.description.shape == [1, 3, 3]
     assert dataset.description.classes == ["a", "b"]
@@ -31,7 +31,9 @@ def test_written_images_are_read_back(tmp_path):
         assert found["x"].dtype == np.float32 and found["y"].dtype == np.int64
         np.testing.assert_array_equal(found["x"], x)
         np.testing.assert_array_equal(found["y"], y)
-    assert "| b | 10 | 10 | 10 |" in (tmp_path / "card.md").read_text()
+    card = (tmp_path / "card.md").read_text()
+    assert card.startswith("# Letters\n")
+    assert "| b | 10 | 10 | 10 |" in card
 
 
 def test_an_image_in_two_splits_stays_in_the_later_one(tmp_path):
@@ -39,7 +41,7 @@ def test_an_image_in_two_splits_stays_in_the_later_one(tmp_path):
     parts["train"][0][:2] = parts["test"][0][5]
     parts["train"][0][2] = parts["validation"][0][7]
     parts["validation"][0][0] = parts["test"][0][1]
-    images.write(tmp_path, parts, ["a", "b"], "About.")
+    images.write(tmp_path, "Letters", parts, ["a", "b"], "About.")
     found = {split: Dataset(tmp_path).arrays(split)["x"] for split in parts}
     assert {split: len(x) for split, x in found.items()} == {"train": 17, "validation": 19, "test": 20}
     assert len(np.unique(np.concatenate(list(found.values())).reshape(56, -1), axis=0)) == 56
@@ -67,7 +69,7 @@ def test_wrong_images_are_refused_by_name(tmp_path, split, change, message):
     parts = splits()
     parts[split] = change(*parts[split])
     with pytest.raises(UserError, match=message):
-        images.write(tmp_path, parts, ["a", "b"], "About.")
+        images.write(tmp_path, "Letters", parts, ["a", "b"], "About.")
     assert list(tmp_path.iterdir()) == []
 
 
