@@ -28,7 +28,9 @@ NOOPS = 7
 def timed(command: list[str], folder: Path) -> tuple[float, float]:
     """Run a command to its end; return wall seconds and CPU-seconds, its children's included."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.monotonic() - start, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -76,14 +78,19 @@ def repeat(folder: Path) -> dict[str, float]:
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
+    )
     rows = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             rows.append(repeat(Path(folder)))
     for name in rows[0]:
         values = [row[name] for row in rows]
-        print(f"{name:64} {statistics.median(values):9.2f}" + (f"   {min(values):.2f} to {max(values):.2f}" if repeats > 1 else ""))
+        print(
+            f"{name:64} {statistics.median(values):9.2f}"
+            + (f"   {min(values):.2f} to {max(values):.2f}" if repeats > 1 else "")
+        )
 
 
 if __name__ == "__main__":

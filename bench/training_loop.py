@@ -65,7 +65,9 @@ def main() -> None:
                     seconds[kind].append(time.process_time() - start)
         ratio = statistics.median(b / t for b, t in zip(seconds["bare"], seconds["loop"], strict=True))
         each = {kind: 1000 * statistics.median(values) / steps for kind, values in seconds.items()}
-        print(f"{name:16} bare {each['bare']:8.2f} ms a step, loop {each['loop']:8.2f}, throughput loop / bare {ratio:.3f}")
+        print(
+            f"{name:16} bare {each['bare']:8.2f} ms a step, loop {each['loop']:8.2f}, throughput loop / bare {ratio:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def train(name: str) -> None:
                 work,
                 loop.fingerprint(settings, *contents(dataset.directory)),
             )
-            if int(os.environ.get("RANK", 0)) > 0:
+            if int(os.environ.get("RANK", "0")) > 0:
                 return
         elif text:
             model.fit(dataset.tokens("train"), None, experiment.train.seed)
@@ -116,7 +116,9 @@ def sample(arguments: argparse.Namespace) -> None:
             print(sampling.complete(loaded, sampling.load_tokenizer(folder), arguments.prompt, settings))
         else:
             if arguments.prompt is not None:
-                raise UserError("--prompt: an image model takes none; its classes are " + ", ".join(loaded.description.classes))
+                raise UserError(
+                    "--prompt: an image model takes none; its classes are " + ", ".join(loaded.description.classes)
+                )
             out = Path(arguments.out or f"{name}.png")
             sampling.write_grid(loaded, settings, out)
             print(out)
@@ -128,9 +130,9 @@ def report() -> None:
     from genai import report as reporting
     from genai.data.dataset import replaced
 
-    with stage("report", "report", {"experiments": list(params.experiments)}, Path("metrics"), Path("models")):
-        with replaced(Path("reports")) as folder:
-            reporting.write(params, folder)
+    sections = {"experiments": list(params.experiments)}
+    with stage("report", "report", sections, Path("metrics"), Path("models")), replaced(Path("reports")) as folder:
+        reporting.write(params, folder)
 
 
 def check() -> None:
@@ -199,7 +201,9 @@ def code() -> list[str]:
     """Return the files of this repository that the process has imported, as paths from the root."""
     loaded = [m.__file__ for n, m in sys.modules.items() if n == "__main__" or n.split(".")[0] == "genai"]
     root = Path(__file__).parents[1]
-    return sorted(str(Path(file).resolve().relative_to(root)) for file in loaded if file and "genai" in Path(file).parts)
+    return sorted(
+        str(Path(file).resolve().relative_to(root)) for file in loaded if file and "genai" in Path(file).parts
+    )
 
 
 def contents(folder: Path) -> list[str]:

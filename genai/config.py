@@ -49,9 +49,13 @@ class GradientDescent(Fit):
     learning_rate: Rate = Field(description="AdamW's")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     muon_learning_rate: Rate | None = Field(None, description="Muon's, for hidden matrices; null: AdamW trains them")
-    embedding_learning_rate: Rate | None = Field(None, description="AdamW's for embeddings and the head; null: learning_rate")
+    embedding_learning_rate: Rate | None = Field(
+        None, description="AdamW's for embeddings and the head; null: learning_rate"
+    )
     warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises linearly")
-    decay: Annotated[float, Field(ge=0, le=1)] = Field(1.0, description="share of the steps, at the end, in which it falls linearly to zero")
+    decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="share of the steps, at the end, in which it falls linearly to zero"
+    )
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest norm of the gradient")
     ema: Fraction | None = Field(None, description="decay of the weights' moving average; null: none")
     bf16: bool = Field(False, description="autocast to bfloat16 where the device has it")
@@ -150,9 +154,13 @@ def load(path: Path = PARAMS) -> Params:
     for name, experiment in params.experiments.items():
         at = f"experiments.{name}"
         if experiment.data not in params.datasets:
-            raise UserError(f"{at}.data: {experiment.data!r} is not a key of datasets; known: {', '.join(params.datasets)}")
+            raise UserError(
+                f"{at}.data: {experiment.data!r} is not a key of datasets; known: {', '.join(params.datasets)}"
+            )
         if experiment.judge not in params.experiments:
-            raise UserError(f"{at}.judge: {experiment.judge!r} is not a key of experiments; {name!r} means the labels grade")
+            raise UserError(
+                f"{at}.judge: {experiment.judge!r} is not a key of experiments; {name!r} means the labels grade"
+            )
         module = experiment.model.rpartition(".")[0]
         if experiment.code != (right := f"genai/{module.replace('.', '/')}.py"):
             raise UserError(f"{at}.code: {experiment.code!r} should be {right!r}, the file of {experiment.model}")
@@ -195,7 +203,11 @@ def model_class(name: str, experiment: Experiment) -> Any:
         raise UserError(f"{at}.model: {experiment.model!r}: there is no file {experiment.code}") from None
     cls = getattr(module, class_name, None)
     if cls is None or not hasattr(cls, "Config"):
-        known = [n for n, c in vars(module).items() if getattr(c, "__module__", "") == module.__name__ and hasattr(c, "Config")]
+        known = [
+            n
+            for n, c in vars(module).items()
+            if getattr(c, "__module__", "") == module.__name__ and hasattr(c, "Config")
+        ]
         raise UserError(f"{at}.model: {class_name!r} is not a model in {experiment.code}; known: {', '.join(known)}")
     validate(cls.Config, experiment.config, f"{at}.config")
     if hasattr(cls, "loss") and not isinstance(experiment.train, GradientDescent):

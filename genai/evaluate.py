@@ -15,7 +15,9 @@ GENERATED = 1000  # images judged
 SAMPLED = 32  # texts generated for distinct-2
 
 
-def evaluate(loaded: SimpleNamespace, dataset: Dataset, judge: SimpleNamespace | None) -> tuple[dict[str, float], np.ndarray]:
+def evaluate(
+    loaded: SimpleNamespace, dataset: Dataset, judge: SimpleNamespace | None
+) -> tuple[dict[str, float], np.ndarray]:
     """Return the metrics of the test split by name, and the score of each example."""
     model = loaded.model
     if model.task == "language":

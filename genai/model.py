@@ -40,7 +40,14 @@ def state(model: Any) -> dict[str, np.ndarray]:
     return {key: np.asarray(value) for key, value in vars(model).items() if key.endswith("_")}
 
 
-def save(directory: Path, name: str, experiment: Experiment, description: Description, model: Any, tokenizer: Path | None = None) -> None:
+def save(
+    directory: Path,
+    name: str,
+    experiment: Experiment,
+    description: Description,
+    model: Any,
+    tokenizer: Path | None = None,
+) -> None:
     """Write the model's folder; config.json comes last, so that a folder with one is whole."""
     directory = Path(directory)
     write_arrays(directory / "model.safetensors", state(model))

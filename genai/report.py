@@ -73,7 +73,9 @@ def markdown(rows: list[dict]) -> str:
         others = ", ".join(f"{name} {number(value)}" for name, value in row["others"].items())
         table.append([row["data"], row["experiment"], row["topic"], row["metric"], number(row["value"]), others])
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in table]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in table
+    ]
     lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
     return "\n".join(lines) + "\n"
 

@@ -20,7 +20,9 @@ def settings(loaded: SimpleNamespace, experiment: Experiment | None, changes: di
     Raises UserError where the model generates nothing or a value is out of its range.
     """
     if not hasattr(loaded.model, "Sampling"):
-        raise UserError(f"{loaded.name}: {loaded.experiment.model} generates nothing; sample a diffusion or language model")
+        raise UserError(
+            f"{loaded.name}: {loaded.experiment.model} generates nothing; sample a diffusion or language model"
+        )
     values = dict((experiment or loaded.experiment).sample or {})
     return validate(type(loaded.model).Sampling, values | changes, "sample")
 
@@ -58,7 +60,9 @@ def canvas(prompt: str | None, tokenizer: Any, length: int, window: int) -> list
         row += [UNKNOWN] * ((length if given < length else window) - given)
     if len(row) > window or UNKNOWN not in row:
         what = "with its gaps " if GAP.search(prompt) else ""
-        raise UserError(f"--prompt: {given} tokens {what}where the model takes {window - 1}, and one to write; shorten it")
+        raise UserError(
+            f"--prompt: {given} tokens {what}where the model takes {window - 1}, and one to write; shorten it"
+        )
     return row
 
 

@@ -352,27 +352,32 @@ def _mirror_all(root: Path, store: Store | None) -> tuple[Store | None, str]:
     if _is_mirrored(root, experiments):
         return store, f"MLflow: {len(experiments)} runs, none new"
     store = store or Store(root)
-    stale = []
-    for experiment in experiments.values():
-        if store.mirrored.get(experiment.name) == experiment.tags:
+    stale: dict[str, str] = {}
+    for e in experiments.values():
+        if store.mirrored.get(e.name) == e.tags:
             continue
         try:
-            if not _mirror(store, experiment):
-                stale.append(experiment.name)
-        except FileNotFoundError:  # a stage began meanwhile: DVC deletes what it will make
-            stale.append(experiment.name)
+            changed = _mirror(store, e)
+        except FileNotFoundError as error:  # a stage began meanwhile: DVC deletes what it will make
+            changed = str(error.filename)
+        if changed:
+            stale[e.name] = changed
     line = f"MLflow: {len(experiments)} runs, " + (f"new: {', '.join(store.new)}" if store.new else "none new")
-    return store, line + (f"; not what dvc.lock says, run dvc repro: {', '.join(stale)}" if stale else "")
+    if stale:
+        line += (
+            f"; left out, run dvc repro ({next(iter(stale.values()))} is not what dvc.lock says): {', '.join(stale)}"
+        )
+    return store, line
 
 
-def _mirror(store: Store, e: Finished) -> bool:
-    """Mirror one experiment; return False where its files are not those of dvc.lock."""
+def _mirror(store: Store, e: Finished) -> str | None:
+    """Mirror one experiment; return a file that is not what dvc.lock says where there is one."""
     client, known = store.client, {}
     run = next(iter(store.runs(content=e.tags["genai.content"], experiment=e.name)), None)
     new = run is None or run.info.status != "FINISHED"
     if new:
-        if e.changed():
-            return False
+        if changed := e.changed():
+            return changed
         history = read_history(e.root / "models" / e.name / "history.csv")
         logged = store.history(run) if run else {}
         if run is None:
@@ -394,7 +399,7 @@ def _mirror(store: Store, e: Finished) -> bool:
         client.set_terminated(run.info.run_id, "FINISHED", e.times[1])
         store.new.append(e.name)
     store.mirrored[e.name] = e.tags
-    return True
+    return None
 
 
 def _log_results(store: Store, e: Finished, run: Any) -> None:
@@ -656,7 +661,7 @@ def _release(store: Store, e: Finished) -> str | None:
     client = store.client
     run = next(iter(store.runs(content=e.tags["genai.content"], experiment=e.name)), None)
     if run is None or run.info.status != "FINISHED":
-        return f"{e.name}: not released; its files are not what dvc.lock says, run dvc repro"
+        return f"{e.name}: not released; its files are not what dvc.lock says"
     registered = client.search_registered_models(f"name = '{e.name}'")
     if not registered:
         client.create_registered_model(e.name)

@@ -13,8 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -64,9 +64,7 @@ def train(
     loss_of = model.loss
     if world > 1:  # gradients are averaged only through the wrapper's forward
         loss_of = nn.parallel.DistributedDataParallel(_Loss(model))
-    precision = nullcontext
-    if training.bf16 and has_bf16(device):
-        precision = lambda: torch.autocast(device.type, torch.bfloat16)  # noqa: E731
+    bf16 = training.bf16 and has_bf16(device)
 
     history: list[list[float]] = []
     total, since = torch.zeros((), device=device), 0  # loss since the last row of the history
@@ -112,7 +110,7 @@ def train(
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * factor
-            with precision():
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss = loss_of(batch)
             loss.backward()
             finite &= nn.utils.clip_grad_norm_(model.parameters(), training.clip).isfinite()
@@ -129,7 +127,9 @@ def train(
             if done % training.validate_every == 0 or done == training.steps:
                 check_finite(done)
                 if rank == 0:
-                    judged = validation_loss(average.module if average is not None else model, validation, training, device)
+                    judged = validation_loss(
+                        average.module if average is not None else model, validation, training, device
+                    )
                     history.append([done, total.item() / since, judged, training.learning_rate * factor])
                     with open(work / "history.csv", "a") as file:
                         file.write(_csv(history[-1:], header=False))
@@ -139,7 +139,9 @@ def train(
             if rank == 0 and now - reported_at > 2:
                 reported_at = now
                 left = (training.steps - done) * bar.format_dict["elapsed"] / (done - start)
-                write_json(work / "progress.json", {"step": done, "steps": training.steps, "seconds_left": round(left, 1)})
+                write_json(
+                    work / "progress.json", {"step": done, "steps": training.steps, "seconds_left": round(left, 1)}
+                )
             if now - saved_at > checkpoint_seconds:
                 check_finite(done)
                 save(done)
@@ -191,7 +193,9 @@ def make_optimizers(model: nn.Module, training: GradientDescent) -> list[torch.o
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, arrays: dict[str, np.ndarray], training: GradientDescent, device: torch.device) -> float:
+def validation_loss(
+    model: nn.Module, arrays: dict[str, np.ndarray], training: GradientDescent, device: torch.device
+) -> float:
     """Return the mean loss over the first batches of the split, with the same draws every time."""
     was_training = model.training
     model.eval()
@@ -288,15 +292,17 @@ def _load(path: Path, fingerprint: str, device: torch.device) -> dict | None:
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
         return saved if saved["fingerprint"] == fingerprint else None
-    except Exception as error:  # what torch raises for a file that is not its own is not documented
+    except Exception as error:  # noqa: BLE001 (what torch raises for a file not its own is not documented)
         reason = str(error).splitlines()[0][:100]
-        raise UserError(f"{path}: refused, not a checkpoint of tensors alone ({reason}); delete it to train anew") from None
+        raise UserError(
+            f"{path}: refused, not a checkpoint of tensors alone ({reason}); delete it to train anew"
+        ) from None
 
 
 class _Signals:
     """Turns SIGTERM and SIGINT into a flag, so that a step ends and is saved before the process leaves."""
 
-    def __enter__(self) -> "_Signals":
+    def __enter__(self) -> Self:
         self.received = 0
         self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self

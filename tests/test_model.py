@@ -45,7 +45,9 @@ def test_a_fitted_model_comes_back_bit_for_bit(tmp_path):
     models.save(tmp_path, "k_means", KMEANS, IMAGES, model)
     loaded = models.load(tmp_path)
     assert np.array_equal(loaded.model.predict(x), model.predict(x))
-    assert {k: v.dtype for k, v in models.state(loaded.model).items()} == {k: v.dtype for k, v in models.state(model).items()}
+    assert {k: v.dtype for k, v in models.state(loaded.model).items()} == {
+        k: v.dtype for k, v in models.state(model).items()
+    }
 
 
 def test_a_model_of_another_format_is_refused(cnn, tmp_path):

@@ -165,7 +165,10 @@ def test_what_is_not_as_dvc_lock_says_is_not_mirrored(root, capsys):
     project.finish(root, "mean")
     (root / "scores" / "mean.csv").write_text("example,score\n")  # a stage is writing it
     tracking.track(root)
-    assert counts(root)["runs"] == 0 and "run dvc repro: mean" in capsys.readouterr().out
+    assert (
+        counts(root)["runs"] == 0
+        and "left out, run dvc repro (scores/mean.csv is not what dvc.lock says): mean" in capsys.readouterr().out
+    )
     project.finish(root, "mean")
     lock = YAML().load(Path("dvc.lock"))
     lock["stages"]["train@mean"]["outs"][0]["md5"] = "0" * 32 + ".dir"  # trained anew, not yet evaluated

@@ -44,9 +44,8 @@ def toy_data():
 
 
 def settings(**changes) -> GradientDescent:
-    numbers = dict(
-        seed=0, threads=1, steps=60, batch_size=8, learning_rate=0.01, muon_learning_rate=0.02, ema=0.9, validate_every=10
-    )
+    numbers = {"seed": 0, "threads": 1, "steps": 60, "batch_size": 8, "learning_rate": 0.01}
+    numbers |= {"muon_learning_rate": 0.02, "ema": 0.9, "validate_every": 10}
     return GradientDescent(**(numbers | changes))
 
 
@@ -183,7 +182,9 @@ def test_killed_and_resumed_it_has_the_bits_of_the_uninterrupted_run(tmp_path):
 
 def test_a_gradient_that_is_not_finite_stops_it_and_keeps_the_good_checkpoint(tmp_path):
     tmp_path.joinpath("w").mkdir()
-    with pytest.raises(UserError, match=r"not finite before step (1[5-9]|20); lower the learning rates; the checkpoint"):
+    with pytest.raises(
+        UserError, match=r"not finite before step (1[5-9]|20); lower the learning rates; the checkpoint"
+    ):
         run(tmp_path / "w", model=Toy(pause=0.005, broken_at=15), checkpoint_seconds=0.02)
     saved = torch.load(tmp_path / "w" / "checkpoint.pt", weights_only=True)
     assert 0 < saved["step"] < 15
@@ -244,7 +245,9 @@ def test_two_processes_share_a_batch_and_learn_what_one_learns(tmp_path):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, command in {"one": [], "two": torchrun}.items():
         (tmp_path / name).mkdir()
-        subprocess.run([sys.executable, *command, str(script), str(tmp_path / name)], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, *command, str(script), str(tmp_path / name)], check=True, stderr=subprocess.DEVNULL
+        )
     one, two = (torch.load(tmp_path / name / "done.pt", weights_only=True) for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)

@@ -1,9 +1,9 @@
 """What a prepared data set is: a folder with its description, its card and three splits.
 
-    data/NAME/description.json                      kind, shapes, classes, vocabulary size
-    data/NAME/card.md                               where it came from, what was done, what was checked
-    data/NAME/{train,validation,test}.safetensors   regression and images: x, y
-    data/NAME/{train,validation,test}.txt           text, with tokenizer.json
+data/NAME/description.json                      kind, shapes, classes, vocabulary size
+data/NAME/card.md                               where it came from, what was done, what was checked
+data/NAME/{train,validation,test}.safetensors   regression and images: x, y
+data/NAME/{train,validation,test}.txt           text, with tokenizer.json
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -28,7 +29,7 @@ class Description(Strict):
 
     kind: Literal["regression", "images", "text"]
     shape: list[int]  # of one example: [features], [channels, height, width] or [tokens in a window]
-    classes: list[str] = []  # images: the name of class 0, 1, ...
+    classes: list[str] = Field(default_factory=list)  # images: the name of class 0, 1, ...
     vocabulary_size: int | None = None  # text: number of tokens, special ones excluded
 
     @property
@@ -98,7 +99,7 @@ def load_tokenizer(directory: Path):
     path = Path(directory) / "tokenizer.json"
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
+    except Exception as error:  # noqa: BLE001 (tokenizers raises no other)
         raise UserError(f"{path}: missing or damaged ({error})") from None
 
 
@@ -143,7 +144,9 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         temporary.write_bytes(content)  # its own way of writing files hides the error of a full disk
 
 
-def split_indices(n: int, validation: float, test: float, seed: int, y: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def split_indices(
+    n: int, validation: float, test: float, seed: int, y: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Return the shuffled indices of the three splits, of each class its share where `y` is given.
 
     Each has at least one example. Raises UserError where n is too small for that.

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from genai.config import UserError
-from genai.data.dataset import Dataset, Description, atomic, replaced, split_indices, write_arrays, write_json, write_text
+from genai.data.dataset import (
+    Dataset,
+    Description,
+    atomic,
+    replaced,
+    split_indices,
+    write_arrays,
+    write_json,
+    write_text,
+)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
