@@ -226,6 +226,7 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 would keep a user waiting for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # after the import, which sets it
@@ -643,17 +644,20 @@ def release(root: Path, names: list[str] | None) -> None:
             "select t.name, t.value from model_version_tags t join model_versions v using (name, version) "
             "where t.key = 'genai.released' and v.current_stage != 'Deleted_Internal'",
         )
-        new = [e for name, e in chosen.items() if (name, e.model_hash) not in (rows or [])]
-        if new:
+        before = [name for name, e in chosen.items() if (name, e.model_hash) in (rows or [])]
+        if len(before) < len(chosen):
             with _alone(root, "track"):
                 store, line = _mirror_all(root, None)
-            if store:
+            if store and store.new:
                 print(line)
             store = store or Store(root)
-            lines = [_release(store, e) for e in new]
-            print(*[line for line in lines if line], sep="\n")
-        if len(chosen) > len(new):
-            print(f"released already: {', '.join(name for name, e in chosen.items() if e not in new)}")
+            for name in [name for name in chosen if name not in before]:
+                if line := _release(store, chosen[name]):
+                    print(line, flush=True)
+                else:
+                    before.append(name)
+        if before:
+            print(f"released already: {', '.join(before)}")
 
 
 def _release(store: Store, e: Finished) -> str | None:
