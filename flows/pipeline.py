@@ -49,10 +49,11 @@ def run(targets: list[str]) -> int:
         finish_tracking(tracking, stopped=processes.stopped_by is not None)
     if processes.stopped_by:
         return 128 + processes.stopped_by
-    print_results()
     if not state.is_completed():
         print(f"\nfailed: {state.message}", file=sys.stderr)
         return 1
+    if any(stage.name == "report" for stage in stages):  # else what is there may be of an earlier run
+        print_results()
     return 0
 
 

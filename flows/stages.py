@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import signal
 import sys
 import threading
@@ -28,6 +29,10 @@ from flows.process import lines, tethered
 
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
 PROGRESS_EVERY = 5.0  # seconds between two progress lines of a stage in the log
+HINTS = (  # what DVC says after every stage and means for a person at its own command line
+    "To track the changes with git", "git add ", "To enable auto staging", "dvc config core.autostage",
+    "Use `dvc push`", "Generating lock file", "Updating lock file",
+)  # fmt: skip
 UNCHANGED = "nothing that it depends on has changed"
 
 
@@ -71,6 +76,7 @@ class Processes:
 @flow(name="pipeline", validate_parameters=False)
 def pipeline(stages: list[Stage], cores: int, processes: Processes) -> State:
     """Bring the stages up to date, longest path first; a failed one costs its descendants, nothing else."""
+    logging.getLogger("prefect.task_runs").addFilter(without_empty_traceback)
     with processes.stop_at_signals():
         finished = run_all(stages, cores, processes)
     if processes.stopped_by:
@@ -144,6 +150,8 @@ def reproduce(name: str, processes: Processes) -> State:
                 if time.monotonic() - shown < PROGRESS_EVERY:
                     continue
                 shown, artifact = time.monotonic(), show_progress(name, artifact)
+            if line.startswith(HINTS):
+                continue
             log.info(line)
             if line.startswith("Running stage "):
                 outcome = "ran"
@@ -185,6 +193,13 @@ def show_results() -> None:
         encoded = base64.b64encode(image.read_bytes()).decode()
         markdown = f"![{image}](data:image/png;base64,{encoded})"  # an image artifact would print the address too
         create_markdown_artifact(markdown, key=f"samples-{slug(image.parent.name)}")
+
+
+def without_empty_traceback(record: logging.LogRecord) -> bool:
+    """Take the traceback from what Prefect logs of a state that is Failed without an exception: "NoneType: None"."""
+    if record.exc_info and record.exc_info[0] is None:
+        record.exc_info = None
+    return True
 
 
 def slug(name: str) -> str:

@@ -74,13 +74,15 @@ def evaluate(name: str) -> None:
     limit_threads(experiment.train.threads)
     from genai import evaluate as evaluation
     from genai import model as models
+    from genai import sample as samples
     from genai.data.dataset import Dataset, write_json, write_text
 
     loaded = models.load(Path("models") / name)
+    sampling = samples.settings(loaded, experiment, {}) if hasattr(loaded.model, "Sampling") else None
     dataset = Dataset(Path("data") / experiment.data)
     judge = models.load(Path("models") / experiment.judge) if experiment.judge != name else None
     with stage("evaluate", name, {"experiments": [name]}, dataset.directory, Path("models") / name):
-        metrics, scores = evaluation.evaluate(loaded, dataset, judge)
+        metrics, scores = evaluation.evaluate(loaded, dataset, judge, sampling)
         rows = "".join(f"{i},{score:.9g}\n" for i, score in enumerate(scores))
         write_text(Path("scores") / f"{name}.csv", "example,score\n" + rows)
         write_json(Path("metrics") / f"{name}.json", metrics)

@@ -232,5 +232,15 @@ def check_takes(name: str, experiment: Experiment, cls: Any, kind: Literal["regr
 def check(params: Params) -> None:
     """Validate all of it, models included, before anything runs. Raises UserError."""
     kinds = {name: source(name, config)[0].kind for name, config in params.datasets.items()}
+    classes = {name: model_class(name, experiment) for name, experiment in params.experiments.items()}
     for name, experiment in params.experiments.items():
-        check_takes(name, experiment, model_class(name, experiment), kinds[experiment.data])
+        check_takes(name, experiment, classes[name], kinds[experiment.data])
+        judge = params.experiments[experiment.judge]
+        if getattr(classes[name], "task", None) == "image_generation" and not hasattr(classes[experiment.judge], "features"):
+            raise UserError(
+                f"experiments.{name}.judge: {experiment.judge!r} should be a network that classifies images"
+            )
+        if judge.data != experiment.data:
+            raise UserError(
+                f"experiments.{name}.judge: {experiment.judge!r} is of {judge.data}, should be of {experiment.data}"
+            )

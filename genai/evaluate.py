@@ -8,20 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from genai.config import UserError
 from genai.data.dataset import Dataset
+from genai.sample import images, texts
 
 BATCH = 256  # examples at a time; no figure depends on it
 GENERATED = 1000  # images judged
-SAMPLED = 32  # texts generated for distinct-2
+SAMPLED = 16  # texts generated for distinct-2
 
 
 def evaluate(
-    loaded: SimpleNamespace, dataset: Dataset, judge: SimpleNamespace | None
+    loaded: SimpleNamespace, dataset: Dataset, judge: SimpleNamespace | None, sampling: Any
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Return the metrics of the test split by name, and the score of each example."""
+    """Return the metrics of the test split by name, and the score of each example.
+
+    judge: the loaded model that grades an image generator; sampling: a generator's Sampling, else None.
+    """
     model = loaded.model
     if model.task == "language":
-        return language(loaded, dataset)
+        return language(loaded, dataset, sampling)
     test = dataset.arrays("test")
     if model.task == "regression":
         return regression(apply(model, "predict", test["x"]), test["y"])
@@ -30,8 +35,11 @@ def evaluate(
     if model.task == "clustering":
         return clustering(apply(model, "predict", test["x"]), test["y"])
     assert model.task == "image_generation", model.task
-    assert judge is not None, "the judge of a generator is another experiment"
-    return image_generation(loaded, judge, dataset.arrays("train"), test)
+    if judge is None or judge.model.task != "classification":
+        raise UserError(
+            f"experiments.{loaded.name}.judge: should be an experiment that classifies {loaded.experiment.data}"
+        )
+    return image_generation(loaded, judge, dataset.arrays("train"), test, sampling)
 
 
 def apply(model: Any, method: str, x: np.ndarray) -> np.ndarray:
@@ -84,7 +92,7 @@ def clustering(clusters: np.ndarray, y: np.ndarray) -> tuple[dict[str, float], n
     return metrics, wrong.astype(np.float64)
 
 
-def language(loaded: SimpleNamespace, dataset: Dataset) -> tuple[dict[str, float], np.ndarray]:
+def language(loaded: SimpleNamespace, dataset: Dataset, sampling: Any) -> tuple[dict[str, float], np.ndarray]:
     """Bits per character of the test text (of a diffusion model: their bound), with its standard error.
 
     The text is cut into windows of the model's length, each scored by itself; a rest shorter than a
@@ -109,10 +117,7 @@ def language(loaded: SimpleNamespace, dataset: Dataset) -> tuple[dict[str, float
         f"{model.metric}_se": float(scores.std(ddof=1) / np.sqrt(len(scores))),
         "characters": int(characters.sum()),
     }
-    if hasattr(model, "sample"):
-        from genai.sample import texts
-
-        sampling = model.Sampling.model_validate(loaded.experiment.sample)
+    if sampling is not None:
         generated = texts(loaded, dataset.tokenizer, None, SAMPLED, sampling)
         length = sampling.length
         real = [dataset.tokenizer.decode(window[:length]) for window in windows[:SAMPLED]]
@@ -129,18 +134,20 @@ def distinct(texts: list[str], n: int) -> float:
 
 
 def image_generation(
-    loaded: SimpleNamespace, judge: SimpleNamespace, train: dict[str, np.ndarray], test: dict[str, np.ndarray]
+    loaded: SimpleNamespace,
+    judge: SimpleNamespace,
+    train: dict[str, np.ndarray],
+    test: dict[str, np.ndarray],
+    sampling: Any,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Share of samples that the judge takes for their class; Frechet distance to the test images.
 
     The distance is taken between Gaussians fitted to the judge's features. Its floor is the distance
     of as many real training images, its ceiling that of uniform noise.
     """
-    from genai.sample import images
-
     n_classes = loaded.description.n_classes
     labels = np.arange(GENERATED) % n_classes
-    generated = images(loaded, labels, loaded.model.Sampling.model_validate(loaded.experiment.sample))
+    generated = images(loaded, labels, sampling)
     judged, scores = classification(apply(judge.model, "predict_proba", generated), labels)
     rng = np.random.default_rng(loaded.experiment.train.seed)
     real = train["x"][rng.permutation(len(train["x"]))[:GENERATED]]
