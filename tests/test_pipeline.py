@@ -172,7 +172,9 @@ def test_code_edited_while_its_stage_runs_fails_the_stage(by_dvc):
     path = by_dvc.folder / "genai" / "data" / "diabetes.py"
     text = path.read_text()
     try:
-        done = subprocess.run([sys.executable, "-c", EDIT], check=False, cwd=by_dvc.folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", EDIT], check=False, cwd=by_dvc.folder, capture_output=True, text=True
+        )
         assert done.returncode == 2
         assert "genai/data/diabetes.py: changed while prepare@diabetes ran; run it again" in done.stderr
     finally:
@@ -181,7 +183,11 @@ def test_code_edited_while_its_stage_runs_fails_the_stage(by_dvc):
 
 def test_imports_run_one_way():
     done = subprocess.run(
-        [Path(sys.executable).parent / "lint-imports", "--no-cache"], check=False, cwd=ROOT, capture_output=True, text=True
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout
 
