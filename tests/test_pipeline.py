@@ -45,12 +45,7 @@ def test_every_stage_names_all_the_code_that_its_command_imported(by_dvc):
     for name, stage in lock(by_dvc).items():  # and names nothing that no stage of its family imports
         for dep in stage["deps"]:
             if dep["path"].endswith(".py"):
-                assert dep["path"] in families[name.partition("@")[0]] or unselected(dep["path"]), (name, dep["path"])
-
-
-def unselected(path: str) -> bool:
-    """What only a data set imports that is not selected by default."""
-    return path == "genai/data/download.py"
+                assert dep["path"] in families[name.partition("@")[0]], (name, dep["path"])
 
 
 def test_packages_hold_a_docstring_and_nothing_that_a_stage_could_depend_on():
