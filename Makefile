@@ -1,10 +1,11 @@
 # pipeline · test · ui · bench; each sets up .venv from requirements.lock when needed.
+# figures copies the pictures that the READMEs show out of what the pipeline made; lock resolves the pins anew.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: pipeline test ui bench lock
+.PHONY: pipeline test ui bench figures lock
 
 pipeline: .venv/installed
 	@python -m flows.pipeline
@@ -16,7 +17,13 @@ ui: .venv/installed
 	@python -m genai ui
 
 bench: .venv/installed
+	@python -m bench.training_loop
 	@python -m bench.cost
+
+figures:
+	@mkdir -p docs
+	@cp reports/curves.png reports/k_means.png reports/logistic_regression.png reports/cnn.png docs/
+	@cp samples/image_diffusion/grid.png docs/digits.png
 
 # uv is pinned and hash-checked by the lock as well; byte code is compiled once, not by every process.
 .venv/installed: requirements.lock
