@@ -5,7 +5,7 @@ import pkgutil
 from typing import Any
 
 import genai
-from genai.config import Experiment, Params
+from genai.config import Params
 
 
 def schema() -> dict[str, Any]:
@@ -27,10 +27,11 @@ def schema() -> dict[str, Any]:
     result = Params.model_json_schema()
     experiment = result["$defs"].pop("Experiment")
     result["$defs"].pop("DatasetConfig")
-    result["properties"]["datasets"]["additionalProperties"] = {"oneOf": sources}
-    result["properties"]["experiments"]["additionalProperties"] = {
-        "oneOf": [_experiment(experiment, address, cls) for address, cls in models]
-    }
+    kinds = {"datasets": sources, "experiments": [_experiment(experiment, address, cls) for address, cls in models]}
+    for table, choices in kinds.items():
+        (pattern,) = result["properties"][table]["patternProperties"]
+        result["properties"][table]["patternProperties"][pattern] = {"oneOf": choices}
+        result["properties"][table]["additionalProperties"] = False
     result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return result
 
@@ -45,6 +46,3 @@ def _experiment(experiment: dict[str, Any], address: str, cls: Any) -> dict[str,
     if hasattr(cls, "Sampling"):
         own["sample"] = cls.Sampling.model_json_schema()
     return {**experiment, "title": address, "properties": own}
-
-
-assert Experiment.model_fields.keys() >= {"model", "code", "config", "train", "sample"}

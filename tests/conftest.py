@@ -27,7 +27,8 @@ def shrink(params: dict) -> dict:
         if "steps" in experiment["train"]:
             experiment["train"].update(steps=4, validate_every=2, batch_size=4)
         if "sample" in experiment:
-            experiment["sample"].update(steps=2)
+            if "steps" in experiment["sample"]:
+                experiment["sample"].update(steps=2)
             if "per_class" in experiment["sample"]:
                 experiment["sample"].update(per_class=2)
             else:
@@ -63,7 +64,13 @@ class Project:
     def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
         """Run a command to its end; with `check`, fail showing its output."""
         done = subprocess.run(
-            command, check=False, cwd=self.folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=600
+            command,
+            check=False,
+            cwd=self.folder,
+            env=ENVIRONMENT | environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         assert not check or done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
