@@ -201,7 +201,7 @@ def inputs(sections: dict[str, list[str]], folders: tuple[Path, ...]) -> dict[st
 
 def code() -> list[str]:
     """Return the files of this repository that the process has imported, as paths from the root."""
-    loaded = [m.__file__ for n, m in sys.modules.items() if n == "__main__" or n.split(".")[0] == "genai"]
+    loaded = [vars(m).get("__file__") for n, m in sys.modules.items() if n == "__main__" or n.split(".")[0] == "genai"]
     root = Path(__file__).parents[1]
     return sorted(
         str(Path(file).resolve().relative_to(root)) for file in loaded if file and "genai" in Path(file).parts
