@@ -162,6 +162,8 @@ def reproduce(name: str, processes: Processes) -> State:
         processes.remove(process)
     if processes.stopped_by:
         return Cancelled(message=f"stopped by {processes.stopped_by.name}")
+    if artifact and not process.returncode:
+        update_progress_artifact(artifact, 100.0, description=f"{name}: done")
     if process.returncode:
         return Failed(message=last or f"exit status {process.returncode}")
     return Completed(message=outcome) if outcome == "ran" else Completed(name="Cached", message=outcome)

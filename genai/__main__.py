@@ -266,8 +266,9 @@ def run(arguments: argparse.Namespace) -> None:
                 tracking.track(root)
                 if arguments.release:
                     tracking.release(root, None)
-            Path(".work").mkdir(exist_ok=True)
-            Path(".work/track.json").write_text(json.dumps({"cpu_seconds": round(time.process_time(), 2)}))
+            from genai.data.dataset import write_json
+
+            write_json(Path(".work/track.json"), {"cpu_seconds": round(time.process_time(), 2)})
         case "ui":
             from genai import ui
 
