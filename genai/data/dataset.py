@@ -169,14 +169,14 @@ def split_indices(
 
 @contextmanager
 def replaced(directory: Path):
-    """Yield a new empty folder; when the block succeeds, it takes the place of `directory`."""
+    """Yield a new empty folder of the same name; when the block succeeds, it takes the place of `directory`."""
     directory = Path(directory)
-    temporary = directory.with_name(f".{directory.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    around = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(around, ignore_errors=True)
+    (around / directory.name).mkdir(parents=True)
     try:
-        yield temporary
+        yield around / directory.name
         shutil.rmtree(directory, ignore_errors=True)
-        os.replace(temporary, directory)
+        os.replace(around / directory.name, directory)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(around, ignore_errors=True)

@@ -40,6 +40,7 @@ def test_a_full_disk_names_the_file(tmp_path):
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "model"
     with replaced(folder) as new:
+        assert new.name == "model"  # messages and cards name the data set by it
         (new / "old").touch()
     with pytest.raises(RuntimeError), replaced(folder) as new:
         (new / "half").touch()
