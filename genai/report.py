@@ -82,7 +82,9 @@ def markdown(rows: list[dict]) -> str:
 
 def number(value: float) -> str:
     """Return a figure with as many digits as carry meaning: counts whole, the rest four decimals at most."""
-    return str(value) if isinstance(value, int) else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    if isinstance(value, int):
+        return str(value)
+    return f"{round(value, 4) + 0.0:.4f}" if abs(value) < 10 else f"{value:.1f}"  # + 0.0: no minus before a zero
 
 
 def history(name: str) -> list[dict[str, str]]:
