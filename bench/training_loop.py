@@ -16,14 +16,14 @@ from torch import nn
 from genai.config import load
 from genai.data.dataset import Dataset
 from genai.model import build
-from genai.train import make_optimizers, schedule, train
+from genai.train import make_optimizers, schedule, train, validation_loss
 
 EXPERIMENTS = {"mlp": 1500, "cnn": 200, "text_diffusion": 20}  # steps a turn
 TURNS = 7
 
 
-def bare(model: nn.Module, arrays: dict[str, np.ndarray], training) -> None:
-    """Take the steps and nothing else."""
+def bare(model: nn.Module, arrays: dict[str, np.ndarray], validation: dict[str, np.ndarray], training) -> None:
+    """Take the steps and nothing else, but for the one validation at the end that the loop does too."""
     model.train()
     optimizers = make_optimizers(model, training)
     order = np.random.default_rng(0).permutation(len(next(iter(arrays.values()))))
@@ -40,6 +40,7 @@ def bare(model: nn.Module, arrays: dict[str, np.ndarray], training) -> None:
                 group["lr"] = group["peak"] * schedule(step, training)
             optimizer.step()
             optimizer.zero_grad()
+    validation_loss(model, validation, training, torch.device("cpu"))
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as work:
                     start = time.process_time()
                     if kind == "bare":
-                        bare(model, arrays, training)
+                        bare(model, arrays, validation, training)
                     else:
                         train(model, arrays, validation, training, Path(work), "")
                     seconds[kind].append(time.process_time() - start)
