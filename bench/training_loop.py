@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from genai.config import load
-from genai.data.dataset import Dataset
+from genai.core.config import load
+from genai.core.dataset import Dataset
 from genai.model import build
-from genai.train import make_optimizers, schedule, train, validation_loss
+from genai.training.gradient_descent import make_optimizers, schedule, train, validation_loss
 
 EXPERIMENTS = {"mlp": 1500, "cnn": 200, "text_diffusion": 20}  # steps a turn
 TURNS = 7

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flows.plan import locked_stages, plan, sort_lock
 from flows.server import prefect_api
-from genai.config import UserError
+from genai.core.config import UserError
 
 GENAI = [sys.executable, "-m", "genai"]
 STATE = Path(".dvc/tmp/flow")  # the flow's own files

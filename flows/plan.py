@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from genai.config import PARAMS, UserError, read
+from genai.core.config import PARAMS, UserError, read
 
 LOCK = Path("dvc.lock")
 

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from genai import config
-from genai.config import UserError, pick
+from genai.core import config
+from genai.core.config import UserError, pick
 
 
 def prepare(name: str) -> None:
@@ -17,7 +17,7 @@ def prepare(name: str) -> None:
     params = config.load()
     section = pick(params.datasets, name, "datasets")
     module, source_config = config.source(name, section)
-    from genai.data.dataset import replaced
+    from genai.core.dataset import replaced
 
     with stage("prepare", name, {"datasets": [name]}), replaced(Path("data") / name) as folder:
         module.prepare(source_config, folder)
@@ -28,7 +28,7 @@ def train(name: str) -> None:
     experiment = pick(config.load().experiments, name, "experiments")
     limit_threads(experiment.train.threads)
     from genai import model as models
-    from genai.data.dataset import Dataset, replaced
+    from genai.core.dataset import Dataset, replaced
 
     dataset = Dataset(Path("data") / experiment.data)
     gradient = hasattr(config.model_class(name, experiment), "loss")
@@ -75,7 +75,7 @@ def evaluate(name: str) -> None:
     from genai import evaluate as evaluation
     from genai import model as models
     from genai import sample as samples
-    from genai.data.dataset import Dataset, write_json, write_text
+    from genai.core.dataset import Dataset, write_json, write_text
 
     loaded = models.load(Path("models") / name)
     sampling = samples.settings(loaded, experiment, {}) if hasattr(loaded.model, "Sampling") else None
@@ -110,7 +110,7 @@ def sample(arguments: argparse.Namespace) -> None:
         loaded = models.load(folder)
         settings = sampling.settings(loaded, section, changes)
         if section is not None and not changes and arguments.prompt is None and arguments.out is None:
-            from genai.data.dataset import replaced
+            from genai.core.dataset import replaced
 
             with stage("sample", name, {"experiments": [name]}, folder), replaced(Path("samples") / name) as out:
                 sampling.write(loaded, folder, settings, out)
@@ -130,7 +130,7 @@ def report() -> None:
     """Set every figure beside its baseline: reports/."""
     params = config.load()
     from genai import report as reporting
-    from genai.data.dataset import replaced
+    from genai.core.dataset import replaced
 
     sections = {"experiments": list(params.experiments)}
     with stage("report", "report", sections, Path("metrics"), Path("models")), replaced(Path("reports")) as folder:
@@ -145,7 +145,7 @@ def check() -> None:
 def schema() -> None:
     """Write params.schema.json, which editors read to complete and check params.yaml."""
     from genai import schema as schemas
-    from genai.data.dataset import write_json
+    from genai.core.dataset import write_json
 
     write_json(Path("params.schema.json"), schemas.schema())
 
@@ -173,7 +173,7 @@ def stage(command: str, name: str, sections: dict[str, list[str]], *folders: Pat
     for path in before | after:
         if before.get(path) != after.get(path) and (path in used or not path.endswith(".py")):
             raise UserError(f"{path}: changed while {command}@{name} ran; run it again")
-    from genai.data.dataset import write_json
+    from genai.core.dataset import write_json
 
     figures = {
         "cpu_seconds": round(time.process_time(), 2),
@@ -266,7 +266,7 @@ def run(arguments: argparse.Namespace) -> None:
                 tracking.track(root)
                 if arguments.release:
                     tracking.release(root, None)
-            from genai.data.dataset import write_json
+            from genai.core.dataset import write_json
 
             write_json(Path(".work/track.json"), {"cpu_seconds": round(time.process_time(), 2)})
         case "ui":

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from genai.config import UserError
-from genai.data.dataset import Dataset
+from genai.core.config import UserError
+from genai.core.dataset import Dataset
 from genai.sample import images, texts
 
 BATCH = 256  # examples at a time; no figure depends on it

@@ -14,15 +14,15 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from genai.config import Experiment, UserError, model_class, validate
-from genai.data.dataset import Description, atomic, write_arrays, write_json
+from genai.core.config import Experiment, UserError, model_class, validate
+from genai.core.dataset import Description, atomic, write_arrays, write_json
 
 FORMAT = 1  # raise it when a file written before cannot be read any more
 
 
 def build(name: str, experiment: Experiment, description: Description) -> Any:
     """Return the untrained model of an experiment. Raises UserError."""
-    from genai.config import check_takes
+    from genai.core.config import check_takes
 
     cls = model_class(name, experiment)
     check_takes(name, experiment, cls, description.kind)

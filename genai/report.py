@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 from safetensors.numpy import load_file
 
-from genai.config import Params, UserError
-from genai.data.dataset import atomic, write_json, write_text
+from genai.core.config import Params, UserError
+from genai.core.dataset import atomic, write_json, write_text
 from genai.sample import write_image_grid
 
 # The figure that ranks a table's rows, and whether more of it is better.

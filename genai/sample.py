@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from genai.config import Experiment, UserError, validate
-from genai.data.dataset import atomic, load_tokenizer, write_json, write_text
+from genai.core.config import Experiment, UserError, validate
+from genai.core.dataset import atomic, load_tokenizer, write_json, write_text
 
 GAP = re.compile(r"\[\[(\d+)\]\]")
 UNKNOWN = -1  # a position of the canvas that the model is to fill

@@ -5,7 +5,7 @@ import pkgutil
 from typing import Any
 
 import genai
-from genai.config import Params
+from genai.core.config import Params
 
 
 def schema() -> dict[str, Any]:

@@ -7,7 +7,7 @@ this package that lies beside the weights.
 from pathlib import Path
 from typing import Any
 
-from genai.config import UserError
+from genai.core.config import UserError
 
 
 def _load_pyfunc(path: str) -> "Served":  # the name that MLflow looks for
@@ -19,7 +19,7 @@ class Served:
 
     def __init__(self, directory: Path):
         from genai import model as models
-        from genai.data.dataset import load_tokenizer
+        from genai.core.dataset import load_tokenizer
 
         self.loaded = models.load(directory)
         if self.loaded.description.kind == "text":

@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from genai.config import Experiment, UserError, model_class, pick, read, validate
-from genai.data.dataset import Dataset
+from genai.core.config import Experiment, UserError, model_class, pick, read, validate
+from genai.core.dataset import Dataset
 
 EXPERIMENT = "genai"  # in MLflow's sense: the page that lists the runs
 CURVES = ("train_loss", "validation_loss", "learning_rate")

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from genai.config import UserError
+from genai.core.config import UserError
 from genai.tracking import page, store_uri
 
 HOST = "127.0.0.1"

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from ruamel.yaml import YAML
 
-from genai import config, model, tracking
-from genai.config import Experiment
-from genai.data.dataset import Description, write_arrays
+from genai import model, tracking
+from genai.core import config
+from genai.core.config import Experiment
+from genai.core.dataset import Description, write_arrays
 
 TABLE = Description(kind="regression", shape=[3])
 IMAGES = Description(kind="images", shape=[1, 8, 8], classes=list("0123456789"))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from genai import model as models
-from genai.config import Experiment, UserError
-from genai.data.dataset import Description
+from genai.core.config import Experiment, UserError
+from genai.core.dataset import Description
 
 IMAGES = Description(kind="images", shape=[1, 8, 8], classes=["a", "b", "c"])
 TRAIN = {"seed": 0, "threads": 1}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from genai.config import Params, UserError
+from genai.core.config import Params, UserError
 from genai.report import leaderboard, markdown
 
 METRICS = {

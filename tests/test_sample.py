@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genai.config import UserError
+from genai.core.config import UserError
 from genai.sample import canvas, write_image_grid
 
 # one token a character, its code

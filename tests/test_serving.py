@@ -14,7 +14,7 @@ import requests
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from genai import model, tracking
-from genai.data.dataset import Description
+from genai.core.dataset import Description
 from genai.evaluate import apply
 from tests import project
 

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from scipy.stats import bootstrap, norm
 
 from genai import tracking
-from genai.config import UserError
+from genai.core.config import UserError
 from tests import project
 
 HERE = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from genai import ui
-from genai.config import UserError
+from genai.core.config import UserError
 
 HERE = Path(__file__).parent.parent
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from genai.config import Strict
-from genai.data.dataset import Description
+from genai.core.config import Strict
+from genai.core.dataset import Description
 
 
 class Mean:

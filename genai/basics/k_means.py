@@ -6,8 +6,8 @@ Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-m
 import numpy as np
 from pydantic import Field
 
-from genai.config import Count, Strict, UserError
-from genai.data.dataset import Description
+from genai.core.config import Count, Strict, UserError
+from genai.core.dataset import Description
 
 
 def squared_distances(x: np.ndarray, centers: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from genai.config import Strict
-from genai.data.dataset import Description
+from genai.core.config import Strict
+from genai.core.dataset import Description
 
 
 class KneserNey:

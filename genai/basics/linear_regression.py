@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from genai.config import Strict
-from genai.data.dataset import Description
+from genai.core.config import Strict
+from genai.core.dataset import Description
 
 
 class LinearRegression:

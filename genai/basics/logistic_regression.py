@@ -10,8 +10,8 @@ from pydantic import Field
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from genai.config import Count, Strict, UserError
-from genai.data.dataset import Description
+from genai.core.config import Count, Strict, UserError
+from genai.core.dataset import Description
 
 
 def loss_and_gradient(w: np.ndarray, x: np.ndarray, t: np.ndarray, l2: float) -> tuple[float, np.ndarray]:

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genai.config import Count, Fraction, Strict
-from genai.data.dataset import Description
+from genai.core.config import Count, Fraction, Strict
+from genai.core.dataset import Description
 
 
 def shifted(x: Tensor, shift: int) -> Tensor:

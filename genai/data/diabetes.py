@@ -6,8 +6,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from genai.config import Seed, Strict, UserError
-from genai.data.dataset import Description, split_indices, write_arrays, write_json, write_text
+from genai.core.config import Seed, Strict, UserError
+from genai.core.dataset import Description, split_indices, write_arrays, write_json, write_text
 
 kind = "regression"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from genai.config import Seed, Strict
-from genai.data.dataset import split_indices
+from genai.core.config import Seed, Strict
+from genai.core.dataset import split_indices
 from genai.data.images import Share, write
 
 kind = "images"

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from genai.config import UserError
+from genai.core.config import UserError
 
 MIRROR = "GENAI_DATA_MIRROR"
 CACHE = Path(".cache")

@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from genai.config import Seed, Strict, UserError
-from genai.data.dataset import SPLITS, Description, write_arrays, write_json, write_text
+from genai.core.config import Seed, Strict, UserError
+from genai.core.dataset import SPLITS, Description, write_arrays, write_json, write_text
 from genai.data.download import fetch
 
 Share = Annotated[float, Field(gt=0, lt=0.5)]

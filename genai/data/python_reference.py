@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from genai.config import UserError
+from genai.core.config import UserError
 from genai.data import text
 
 kind = "text"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from genai.config import Fraction, Seed, Strict, UserError
-from genai.data.dataset import SPLITS, Description, split_indices, write_json, write_text
+from genai.core.config import Fraction, Seed, Strict, UserError
+from genai.core.dataset import SPLITS, Description, split_indices, write_json, write_text
 
 BLOCK = 2500  # characters, about a printed page: what the splits are dealt in
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from genai.config import UserError
+from genai.core.config import UserError
 from genai.data import text
 from genai.data.download import checksum
 

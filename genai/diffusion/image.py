@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genai.config import Count, Fraction, Seed, Strict
-from genai.data.dataset import Description
+from genai.core.config import Count, Fraction, Seed, Strict
+from genai.core.dataset import Description
 
 BATCH = 250  # images sampled at a time; the result does not depend on which others are in the batch
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from genai.basics.baselines import MajorityClass, Mean
-from genai.data.dataset import Description
+from genai.core.dataset import Description
 
 
 def test_the_mean_has_the_least_squared_error_of_all_constants():

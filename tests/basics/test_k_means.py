@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from genai.basics.k_means import KMeans, k_means_plus_plus, lloyd, squared_distances
-from genai.config import UserError
-from genai.data.dataset import Description
+from genai.core.config import UserError
+from genai.core.dataset import Description
 
 
 def model(**config):

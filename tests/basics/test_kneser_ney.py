@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genai.basics.kneser_ney import KneserNey, discounts
-from genai.data.dataset import Description
+from genai.core.dataset import Description
 
 V = 7
 TEXT = np.random.default_rng(0).choice(5, 400, p=[0.4, 0.3, 0.15, 0.1, 0.05])  # 5 and 6 never occur

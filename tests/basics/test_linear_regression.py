@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from genai.basics.linear_regression import LinearRegression
-from genai.data.dataset import Description
+from genai.core.dataset import Description
 
 
 def problem():

@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from genai.basics.logistic_regression import LogisticRegression, loss_and_gradient
-from genai.config import UserError
-from genai.data.dataset import Description
+from genai.core.config import UserError
+from genai.core.dataset import Description
 
 
 def problem(n=120):

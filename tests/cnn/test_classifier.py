@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from genai.cnn.classifier import ConvNet, shifted
-from genai.data.dataset import Description
+from genai.core.dataset import Description
 
 
 def description(*shape, n_classes=4):

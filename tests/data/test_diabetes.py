@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from genai.config import UserError
+from genai.core.config import UserError
 from genai.data import diabetes
-from genai.data.dataset import Dataset
+from genai.core.dataset import Dataset
 
 
 def test_the_splits_together_are_the_published_data(tmp_path):

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genai.config import UserError
+from genai.core.config import UserError
 from genai.data import digits, fashion_mnist, images, mnist
-from genai.data.dataset import Dataset
+from genai.core.dataset import Dataset
 
 MIRROR = Path(__file__).parents[3] / "shared" / "data"
 

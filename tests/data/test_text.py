@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genai.config import UserError, validate
+from genai.core.config import UserError, validate
 from genai.data import python_reference, shakespeare, text, text_file
-from genai.data.dataset import Dataset
+from genai.core.dataset import Dataset
 from genai.data.download import MIRROR, checksum
 
 WORDS = ["alpha", "beta", "gamma", "delta", "naïve", "日本語", "🙂", "tab\there", "x  y", "end."]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from genai.data.dataset import Description
+from genai.core.dataset import Description
 from genai.diffusion.image import FlowMatching, Sampling, flow_matching_loss, heun
 
 MEAN, SD = 1.5, 0.5  # of the Gaussian that stands for the images

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from genai.config import UserError, validate
-from genai.data.dataset import Description
-from genai.diffusion.text import (
+from genai.core.config import UserError, validate
+from genai.core.dataset import Description
+from genai.diffusion.text.masked import (
     MaskedDiffusion,
     ancestral,
     categorical,

@@ -17,7 +17,7 @@ import pytest
 from flows import pipeline as flow
 from flows.plan import longest_paths, plan
 from flows.process import lines, tethered
-from genai.config import UserError
+from genai.core.config import UserError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # in Prefect's server

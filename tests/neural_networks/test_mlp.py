@@ -9,7 +9,7 @@ from scipy.optimize import approx_fprime
 from scipy.special import log_softmax
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from genai.data.dataset import Description
+from genai.core.dataset import Description
 from genai.neural_networks.mlp import MLP
 
 IMAGES = Description(kind="images", shape=[1, 2, 2], classes=["a", "b", "c"])

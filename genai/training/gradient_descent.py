@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from genai.config import GradientDescent, UserError
-from genai.data.dataset import atomic, write_json, write_text
+from genai.core.config import GradientDescent, UserError
+from genai.core.dataset import atomic, write_json, write_text
 
 COLUMNS = ("step", "train_loss", "validation_loss", "learning_rate")
 VALIDATION_BATCHES = 8  # a curve needs no more; the figures come from evaluate

@@ -19,7 +19,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from genai.config import Strict, UserError
+from genai.core.config import Strict, UserError
 
 SPLITS = ("train", "validation", "test")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genai.config import UserError, validate
-from genai.data.dataset import Description
-from genai.neural_networks.autoregressive import Autoregressive
-from genai.neural_networks.transformer import (
+from genai.core.config import UserError, validate
+from genai.core.dataset import Description
+from genai.diffusion.text.autoregressive import Autoregressive
+from genai.diffusion.text.transformer import (
     Attention,
     Block,
     Transformer,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genai.config import Count, Fraction, Strict
+from genai.core.config import Count, Fraction, Strict
 
 
 class TransformerConfig(Strict):

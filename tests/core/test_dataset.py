@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from genai.config import UserError
-from genai.data.dataset import (
+from genai.core.config import UserError
+from genai.core.dataset import (
     Dataset,
     Description,
     atomic,

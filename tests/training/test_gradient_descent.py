@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from genai.config import GradientDescent, UserError
-from genai.train import make_optimizers, schedule, train
+from genai.core.config import GradientDescent, UserError
+from genai.training.gradient_descent import make_optimizers, schedule, train
 
 ROOT = Path(__file__).parents[1]
 
@@ -140,8 +140,8 @@ PROGRAM = """
 import sys, torch
 from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
-from test_train import Toy, settings, toy_data
-from genai.train import train
+from test_gradient_descent import Toy, settings, toy_data
+from genai.training.gradient_descent import train
 torch.manual_seed(0)
 model = train(Toy(pause=0.01), toy_data(), toy_data(), settings(steps=120), Path(sys.argv[1]), "same", 0.02)
 from safetensors.torch import save_file
@@ -224,8 +224,8 @@ DISTRIBUTED = """
 import sys, torch
 from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
-from test_train import Toy, settings, toy_data
-from genai.train import train
+from test_gradient_descent import Toy, settings, toy_data
+from genai.training.gradient_descent import train
 class Exact(Toy):  # no draws and no statistics of a batch, which differ between shares of it
     def loss(self, batch):
         return (self.head(self.hidden(self.embedding(batch["x"])).relu()).squeeze(1) - batch["y"]).square().mean()

@@ -5,8 +5,8 @@ import copy
 import pytest
 from ruamel.yaml import YAML
 
-from genai import config
-from genai.config import UserError
+from genai.core import config
+from genai.core.config import UserError
 
 GOOD = {
     "datasets": {

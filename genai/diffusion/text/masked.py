@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from genai.config import Count, Seed, Strict
-from genai.data.dataset import Description
-from genai.neural_networks.transformer import Transformer, TransformerConfig
+from genai.core.config import Count, Seed, Strict
+from genai.core.dataset import Description
+from genai.diffusion.text.transformer import Transformer, TransformerConfig
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 

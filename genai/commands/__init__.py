@@ -1,0 +1,1 @@
+"""What each command does, one file a command; the command line is parsed in genai/__main__.py."""

@@ -1,0 +1,1 @@
+"""Diffusion of text, its autoregressive control, and the transformer that both are."""
