@@ -22,7 +22,7 @@ class MLP(nn.Module):
     means and variances over the training batches, which are buffers of the model.
     """
 
-    takes = frozenset({"regression", "images"})
+    takes = frozenset({"table", "images"})
 
     class Config(Strict):
         widths: Annotated[list[Count], Field(min_length=1)] = Field(description="of the hidden layers")
@@ -33,10 +33,10 @@ class MLP(nn.Module):
 
     def __init__(self, config: Config, description: Description):
         super().__init__()
-        self.task = "regression" if description.kind == "regression" else "classification"
+        self.task = "classification" if description.classes else "regression"
         if self.task == "regression" and config.label_smoothing:
             raise ValueError(
-                f"label_smoothing: {config.label_smoothing} should be 0: {description.kind} data have no classes"
+                f"label_smoothing: {config.label_smoothing} should be 0: these data have no classes"
             )
         n_features = torch.Size(description.shape).numel()
         if self.task == "regression":
