@@ -1,5 +1,6 @@
 """Train an experiment's model: models/NAME."""
 
+import contextlib
 import getpass
 import hashlib
 import os
@@ -9,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from genai.core.config import Experiment, load_file, validate
-from genai.core.stage import limit_threads, stage
+from genai.core.config import ROOT, Experiment, load_file, validate
+from genai.core.stage import code, limit_threads, stage
 
 
 def main(name: str) -> None:
@@ -31,14 +32,51 @@ def main(name: str) -> None:
         first = int(os.environ.get("RANK", "0")) == 0  # of the processes that torchrun starts
         if first:
             write_json(this.work / "started.json", started(experiment, environment))
-        key = fingerprint(experiment.model_dump_json(), this.code_hash(), *contents(dataset.directory))
-        model = method.train(model, dataset, training, this.work, key, Previews(this.work, dataset, name))
+        key = fingerprint(experiment, dataset.directory)
+        model = method.train(model, dataset, training, this.work, key, Previews(this.work, dataset))
         if not first:
             return
         with replaced(Path("models") / name) as folder:
-            tokenizer = dataset.directory / "tokenizer.json"
+            text = dataset.description.kind == "text"
+            tokenizer = dataset.directory / "tokenizer.json" if text else None
             models.save(folder, name, experiment, dataset.description, model, environment, tokenizer)
-            if (history := this.work / "history.csv").exists() and method.STEPS:
-                shutil.copyfile(history, folder / "history.csv")
+            if method.STEPS:
+                shutil.copyfile(this.work / "history.csv", folder / "history.csv")
     for leftover in ("checkpoint.pt", "progress.json"):
         (this.work / leftover).unlink(missing_ok=True)
+
+
+def started(experiment: Experiment, environment: dict[str, Any]) -> dict[str, Any]:
+    """Return what MLflow shows of a training from its start: numbers, environment, user, commit and time."""
+    facts = {"experiment": experiment.model_dump(), "environment": environment, "started": round(time.time(), 3)}
+    with contextlib.suppress(KeyError, OSError):  # a user without a name
+        facts["user"] = getpass.getuser()
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # outside Git
+        facts["commit"] = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    return facts
+
+
+def fingerprint(experiment: Experiment, dataset: Path) -> str:
+    """Return a hash of all that a training depends on: its numbers, its data and the code loaded for it."""
+    digest = hashlib.sha256(experiment.model_dump_json().encode())
+    for path in [*sorted(dataset.iterdir()), *(ROOT / file for file in code())]:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+class Previews:
+    """Keeps the samples that a generator draws while it trains, by step, in .work/NAME/previews."""
+
+    def __init__(self, work: Path, dataset: Any):
+        self.folder, self.dataset = work / "previews", dataset
+
+    def __call__(self, step: int, samples: Any) -> None:
+        """samples: an array of images (N, C, H, W) in [0, 1], or of tokens (N, T)."""
+        from genai.core.dataset import write_image_grid, write_text
+
+        if samples.ndim == 4:
+            write_image_grid(samples[None], self.folder / f"{step}.png")
+        else:
+            texts = [self.dataset.tokenizer.decode(row) for row in samples.tolist()]
+            write_text(self.folder / f"{step}.txt", "\n\n---\n\n".join(texts) + "\n")

@@ -24,14 +24,48 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from genai.core.config import GradientDescent, UserError
+from genai.core.config import Count, Fraction, Rate, Seed, Strict, UserError
 from genai.core.dataset import atomic, write_json, write_text
+
+from typing import Annotated, Literal, Any
+from pydantic import Field
+class Config(Strict):
+    method: Literal["gradient_descent"]
+    seed: Seed
+    threads: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Rate = Field(description="AdamW's")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    muon_learning_rate: Rate | None = Field(None, description="Muon's, for hidden matrices; null: AdamW trains them")
+    embedding_learning_rate: Rate | None = Field(
+        None, description="AdamW's for embeddings and the head; null: learning_rate"
+    )
+    warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises linearly")
+    decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="share of the steps, at the end, in which it falls linearly to zero"
+    )
+    clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest norm of the gradient")
+    ema: Fraction | None = Field(None, description="decay of the weights' moving average; null: none")
+    bf16: bool = Field(False, description="autocast to bfloat16 where the device has it")
+    validate_every: Count = 50
+GradientDescent = Config
+STEPS = True
+def check(cls, where):
+    pass
+def seed(config):
+    torch.manual_seed(config.seed)
+def environment(config):
+    return {"torch": torch.__version__}
 
 COLUMNS = ("step", "train_loss", "validation_loss", "learning_rate")
 VALIDATION_BATCHES = 8  # a curve needs no more; the figures come from evaluate
 
 
-def train(
+def train(model, dataset, config, work, fingerprint, previews=None):
+    return _train(model, dataset.arrays("train"), dataset.arrays("validation"), config, work, fingerprint)
+
+def _train(
     model: nn.Module,
     arrays: dict[str, np.ndarray],
     validation: dict[str, np.ndarray],
