@@ -11,6 +11,7 @@ pipeline: .venv/installed
 	@python -m flows.pipeline
 
 test: .venv/installed
+	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-cache >/dev/null || { lint-imports --no-cache; exit 1; }
 	@python -m pytest
 
 ui: .venv/installed
@@ -19,10 +20,12 @@ ui: .venv/installed
 bench: .venv/installed
 	@python -m bench.training_loop
 	@python -m bench.cost
+	@python -m bench.scale
 
 figures:
 	@mkdir -p docs
-	@cp reports/curves.png reports/k_means.png reports/logistic_regression.png reports/cnn.png docs/
+	@cp reports/figures/curves.png docs/
+	@for name in k_means logistic_regression cnn; do cp reports/figures/$$name/weights.png docs/$$name.png; done
 	@cp samples/image_diffusion/grid.png docs/digits.png
 
 # uv is pinned and hash-checked by the lock as well; byte code is compiled once, not by every process.

@@ -47,7 +47,9 @@ def _generator(name: str, params: Params, classes: dict[str, Any]) -> None:
     kinds = {params.datasets[e].kind for e in (params.experiments[name].data, generator.real)}
     kinds.add(params.datasets[params.experiments[generator.judge].data].kind)
     if len(kinds) > 1:
-        raise UserError(f"{at}.real: {generator.real!r}, judge and model should be of one kind, not {', '.join(sorted(kinds))}")
+        raise UserError(
+            f"{at}.real: {generator.real!r}, judge and model should be of one kind, not {', '.join(sorted(kinds))}"
+        )
     validate(cls.Sampling, generator.sampling, f"{at}.sampling")
     validate(task.Show, generator.show, f"{at}.show")
     validate(task.Grade, generator.grade, f"{at}.grade")

@@ -37,7 +37,7 @@ class Stage:
         values = pick(self.params.get(table) or {}, self.name, f"{table} of {PARAMS}")
         if without and isinstance(values, dict):
             self.sections |= {f"{table}.{self.name}.{key}" for key in cls.model_fields if key not in without}
-            values = values | dict.fromkeys(without, {})
+            values = values | {key: {} for key in without}
         else:
             self.sections.add(f"{table}.{self.name}")
         return validate(cls, values, f"{table}.{self.name}")
