@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from genai.core.config import GradientDescent, UserError
-from genai.training.gradient_descent import make_optimizers, schedule, train
+from genai.core.config import UserError
+from genai.training.gradient_descent import Config, descend, preview_steps
+from genai.training.optimizers import make_optimizers, schedule
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
 class Toy(nn.Module):
@@ -38,22 +40,31 @@ class Toy(nn.Module):
         return loss * float("nan") if self.calls == self.broken_at and self.training else loss
 
 
+class Slow(Toy):
+    """Slow enough to be killed at a step."""
+
+    changes = {"steps": 120}
+
+    def __init__(self):
+        super().__init__(pause=0.01)
+
+
 def toy_data():
     x = np.arange(56) % 7
-    return {"x": x, "y": np.sin(x).astype(np.float32)}
+    return {"x": x, "y": np.sin(x).astype(np.float32), "number": np.arange(56)}
 
 
-def settings(**changes) -> GradientDescent:
-    numbers = {"seed": 0, "threads": 1, "steps": 60, "batch_size": 8, "learning_rate": 0.01}
+def settings(**changes) -> Config:
+    numbers = {"method": "gradient_descent", "seed": 0, "threads": 1, "steps": 60, "batch_size": 8, "learning_rate": 0.01}
     numbers |= {"muon_learning_rate": 0.02, "ema": 0.9, "validate_every": 10}
-    return GradientDescent(**(numbers | changes))
+    return Config(**(numbers | changes))
 
 
-def run(work: Path, model=None, checkpoint_seconds=1e9, **changes):
+def run(work: Path, model=None, checkpoint_seconds=1e9, on_preview=None, **changes):
     work.mkdir(exist_ok=True)
     torch.manual_seed(0)
     model = model or Toy()
-    return train(model, toy_data(), toy_data(), settings(**changes), work, "same", checkpoint_seconds)
+    return descend(model, toy_data(), toy_data(), settings(**changes), work, "same", checkpoint_seconds, on_preview)
 
 
 def weights(model):
@@ -84,7 +95,7 @@ def test_full_batches_equal_a_bare_adamw_loop(tmp_path):
     numbers = settings(batch_size=32, muon_learning_rate=None, ema=None, warmup=0.0, decay=0.0, steps=40)
     ours, bare = Linear(3, 1), Linear(3, 1)
     bare.load_state_dict(ours.state_dict())
-    train(ours, data, data, numbers, tmp_path, "", 1e9)
+    descend(ours, data, data, numbers, tmp_path, "", 1e9)
     optimizer = torch.optim.AdamW(bare.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=0.0)
     batch = {name: torch.from_numpy(array) for name, array in data.items()}
     for _ in range(40):
@@ -136,27 +147,39 @@ def test_average_of_weights_follows_its_recursion(tmp_path):
     torch.testing.assert_close(averaged.head.bias, expected)
 
 
-PROGRAM = """
-import sys, torch
+PROGRAM = f"""
+import os, sys, torch
 from pathlib import Path
-sys.path[:0] = [{root!r}, {tests!r}]
-from test_gradient_descent import Toy, settings, toy_data
-from genai.training.gradient_descent import train
+sys.path[:0] = [{str(ROOT)!r}, {str(HERE)!r}]
+import test_gradient_descent as test
+torch.set_num_threads(1)
 torch.manual_seed(0)
-model = train(Toy(pause=0.01), toy_data(), toy_data(), settings(steps=120), Path(sys.argv[1]), "same", 0.02)
-from safetensors.torch import save_file
-save_file(model.state_dict(), sys.argv[1] + "/done.safetensors")
-""".format(root=str(ROOT), tests=str(ROOT / "tests"))
+work, model, seconds = Path(sys.argv[1]), getattr(test, sys.argv[2])(), float(sys.argv[3])
+rank = os.environ.get("RANK", "0")
+(work / f"pid_{{rank}}").write_text(str(os.getpid()))
+model = test.descend(model, test.toy_data(), test.toy_data(), test.settings(**model.changes), work, "same", seconds)
+torch.save(model.state_dict(), work / f"done_{{rank}}.pt")
+"""
 
 
-def start(work: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(work)], stderr=subprocess.DEVNULL)
+def start(work: Path, model: str = "Slow", seconds: float = 0.02, processes: int = 1) -> subprocess.Popen:
+    work.mkdir(exist_ok=True)
+    (work / "program.py").write_text(PROGRAM)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(work / "program.py")]
+    return subprocess.Popen(
+        [*command, str(work), model, str(seconds)], stderr=open(work / "log", "w"), start_new_session=True
+    )
 
 
-def wait_for_step(work: Path, process: subprocess.Popen, step: int) -> None:
+def done(work: Path, rank: int = 0):
+    return torch.load(work / f"done_{rank}.pt", weights_only=True)
+
+
+def wait_for_step(work: Path, process: subprocess.Popen, step: int, checkpoint: bool = True) -> None:
     for _ in range(3000):
         rows = (work / "history.csv").read_text().split() if (work / "history.csv").exists() else []
-        if len(rows) > 1 and int(rows[-1].split(",")[0]) >= step and (work / "checkpoint.pt").exists():
+        if len(rows) > 1 and int(rows[-1].split(",")[0]) >= step and (work / "checkpoint.pt").exists() >= checkpoint:
             return
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
@@ -165,18 +188,15 @@ def wait_for_step(work: Path, process: subprocess.Popen, step: int) -> None:
 
 def test_killed_and_resumed_it_has_the_bits_of_the_uninterrupted_run(tmp_path):
     work = tmp_path / "killed"
-    work.mkdir()
     for step, number in ((20, signal.SIGKILL), (70, signal.SIGTERM)):
         process = start(work)
         wait_for_step(work, process, step)
         process.send_signal(number)
         assert process.wait(10) == (-9 if number == signal.SIGKILL else 143)
-        assert not (work / "done.safetensors").exists()
+        assert not (work / "done_0.pt").exists()
     process = start(work)
     assert process.wait(60) == 0
-    from safetensors.torch import load_file
-
-    assert_same_bits(load_file(work / "done.safetensors"), weights(run(tmp_path / "whole", steps=120)))
+    assert_same_bits(done(work), weights(run(tmp_path / "whole", steps=120)))
     assert (work / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
 
 
@@ -195,7 +215,7 @@ def test_a_checkpoint_of_another_recipe_is_not_resumed(tmp_path):
     with pytest.raises(UserError):
         run(tmp_path, model=Toy(broken_at=15), checkpoint_seconds=0)
     torch.manual_seed(0)
-    fresh = train(Toy(), toy_data(), toy_data(), settings(), tmp_path, "another", 1e9)
+    fresh = descend(Toy(), toy_data(), toy_data(), settings(), tmp_path, "another", 1e9)
     assert_same_bits(weights(fresh), weights(run(tmp_path / "whole")))
 
 
@@ -220,34 +240,80 @@ def test_a_batch_larger_than_the_data_is_a_users_mistake(tmp_path):
         run(tmp_path, batch_size=57)
 
 
-DISTRIBUTED = """
-import sys, torch
-from pathlib import Path
-sys.path[:0] = [{root!r}, {tests!r}]
-from test_gradient_descent import Toy, settings, toy_data
-from genai.training.gradient_descent import train
-class Exact(Toy):  # no draws and no statistics of a batch, which differ between shares of it
+class Exact(Toy):
+    """Without draws and without statistics of a batch, which differ between shares of it."""
+
+    changes = {"steps": 30, "muon_learning_rate": None}  # Muon computes in bfloat16
+
+    def __init__(self):
+        super().__init__()
+        self.norm.requires_grad_(False)
+
     def loss(self, batch):
         return (self.head(self.hidden(self.embedding(batch["x"])).relu()).squeeze(1) - batch["y"]).square().mean()
-torch.manual_seed(0)
-model = Exact()
-model.norm.requires_grad_(False)
-model = train(model, toy_data(), toy_data(), settings(), Path(sys.argv[1]), "same", 1e9)
-import os
-if os.environ.get("RANK", "0") == "0":
-    torch.save(model.state_dict(), sys.argv[1] + "/done.pt")
-""".format(root=str(ROOT), tests=str(ROOT / "tests"))
+
+
+class Drawing(Exact):
+    """Keeps what each step drew and which examples it saw, and gives that for its weights."""
+
+    changes = {"steps": 6, "batch_size": 28, "ema": None}
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def loss(self, batch):
+        if self.training:
+            mask = torch.dropout(torch.ones(64), 0.5, True)
+            self.drawn.append((mask, batch["number"]))
+        return super().loss(batch)
+
+    def state_dict(self, *arguments, **options):
+        return {"masks": torch.stack([mask for mask, _ in self.drawn]), "seen": torch.stack([x for _, x in self.drawn])}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """What two processes drew and saw, one after the other."""
+    work = tmp_path_factory.mktemp("drawn")
+    assert start(work, "Drawing", 1e9, 2).wait(60) == 0
+    return done(work, 0), done(work, 1)
+
+
+def test_each_process_draws_its_own_dropout_and_every_step_another(drawn):
+    masks = torch.cat([one["masks"] for one in drawn])
+    assert len(masks.unique(dim=0)) == len(masks) == 12
+
+
+def test_two_processes_see_each_example_once_an_epoch(drawn):
+    # 56 examples, 28 a step: an epoch is two steps
+    for epoch in range(3):
+        seen = torch.cat([one["seen"][2 * epoch : 2 * epoch + 2].flatten() for one in drawn])
+        assert sorted(seen.tolist()) == list(range(56))
 
 
 def test_two_processes_share_a_batch_and_learn_what_one_learns(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(DISTRIBUTED)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, command in {"one": [], "two": torchrun}.items():
-        (tmp_path / name).mkdir()
-        subprocess.run(
-            [sys.executable, *command, str(script), str(tmp_path / name)], check=True, stderr=subprocess.DEVNULL
-        )
-    one, two = (torch.load(tmp_path / name / "done.pt", weights_only=True) for name in ("one", "two"))
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for work, processes in ((one, 1), (two, 2)):
+        assert start(work, "Exact", 1e9, processes).wait(60) == 0
+    for name, tensor in done(one).items():
+        torch.testing.assert_close(tensor, done(two)[name], rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_killed_and_resumed_have_the_bits_of_two_that_were_not(tmp_path):
+    work, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(work, seconds=1e9, processes=2)
+    wait_for_step(work, process, 20, checkpoint=False)
+    os.kill(int((work / "pid_1").read_text()), signal.SIGTERM)  # one of them alone: both leave, at the same step
+    assert process.wait(30) != 0
+    saved = torch.load(work / "checkpoint.pt", weights_only=True)
+    assert 20 <= saved["step"] < 120
+    process = start(work, processes=2)
+    wait_for_step(work, process, saved["step"] // 10 * 10 + 20)
+    os.kill(int((work / "pid_0").read_text()), signal.SIGKILL)
+    assert process.wait(60) != 0
+    assert not list(work.glob("done_*"))
+    for folder in (work, whole):
+        assert start(folder, seconds=1e9, processes=2).wait(60) == 0
+    assert_same_bits(done(work), done(whole))
+    assert (work / "history.csv").read_text() == (whole / "history.csv").read_text()
