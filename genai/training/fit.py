@@ -1,38 +1,33 @@
-"""Fitting: a model with `fit` sees all training examples at once."""
+"""Fitting at once, as scikit-learn means it: the data goes to the model's own `fit`."""
 
-import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+from pydantic import Field
 
-from genai.core.config import Count, Seed, Strict, UserError
+from genai.core.config import Count, Seed, Strict
 from genai.core.dataset import Dataset
 
 
 class Config(Strict):
-    """How a model with `fit` is trained: nothing but its seed and its share of the machine."""
+    """Nothing but a seed and a share of the machine."""
 
     method: Literal["fit"]
     seed: Seed
-    threads: Count
+    threads: Count = Field(description="CPU threads; results depend on it, so it is a parameter")
 
 
-STEPS = False
-
-def check(cls: Any, where: str) -> None:
-    if not hasattr(cls, "fit"):
-        raise UserError(f"{where}: 'fit' should be 'gradient_descent'; it has no fit")
-
-def seed(config: Config) -> None:
-    pass
-
-def environment(config: Config) -> dict[str, Any]:
-    return {"python": platform.python_version(), "numpy": np.__version__, "threads": config.threads}
-
-
-def train(model: Any, dataset: Dataset, config: Config, work: Path, fingerprint: str, previews: Any = None) -> Any:
-    """Return the fitted model."""
+def train(
+    build: Callable[[], Any],
+    dataset: Dataset,
+    config: Config,
+    work: Path,
+    fingerprint: str,
+    on_preview: Callable[[int, Any], None] | None = None,
+) -> Any:
+    """Return the model that `build` makes, fitted to the training split; the rest is what other methods need."""
+    model = build()
     if dataset.description.kind == "text":
         return model.fit(dataset.tokens("train"), None, config.seed)
     arrays = dataset.arrays("train")
