@@ -8,21 +8,23 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from genai.core.config import load
+from genai.core.config import load, validate
 from genai.core.dataset import Dataset
 from genai.model import build
-from genai.training.gradient_descent import make_optimizers, schedule, train, validation_loss
+from genai.training.gradient_descent.optimizers import make_optimizers, schedule
+from genai.training.gradient_descent.train import Config, descend, validation_loss
 
 EXPERIMENTS = {"mlp": 1500, "cnn": 200, "text_diffusion": 20}  # steps a turn
 TURNS = 7
 
 
-def bare(model: nn.Module, arrays: dict[str, np.ndarray], validation: dict[str, np.ndarray], training) -> None:
+def bare(model: Any, arrays: dict[str, np.ndarray], validation: dict[str, np.ndarray], training: Config) -> None:
     """Take the steps and nothing else, but for the one validation at the end that the loop does too."""
     model.train()
     optimizers = make_optimizers(model, training)
@@ -51,7 +53,8 @@ def main() -> None:
         dataset = Dataset(Path("data") / experiment.data)
         arrays = dataset.arrays("train")
         validation = {key: array[: experiment.train.batch_size] for key, array in dataset.arrays("validation").items()}
-        training = experiment.train.model_copy(update={"steps": steps, "ema": None, "validate_every": steps})
+        numbers = experiment.train.model_dump() | {"steps": steps, "ema": None, "validate_every": steps}
+        training = validate(Config, numbers, name)
         seconds: dict[str, list[float]] = {"bare": [], "loop": []}
         for turn in range(TURNS):
             for kind in ("bare", "loop") if turn % 2 else ("loop", "bare"):
@@ -62,7 +65,7 @@ def main() -> None:
                     if kind == "bare":
                         bare(model, arrays, validation, training)
                     else:
-                        train(model, arrays, validation, training, Path(work), "")
+                        descend(model, arrays, validation, training, Path(work), "")
                     seconds[kind].append(time.process_time() - start)
         ratio = statistics.median(b / t for b, t in zip(seconds["bare"], seconds["loop"], strict=True))
         each = {kind: 1000 * statistics.median(values) / steps for kind, values in seconds.items()}

@@ -108,7 +108,7 @@ def test_nothing_that_a_stage_opens_is_missing(by_dvc, tmp_path):
 
 def test_packages_hold_a_docstring_and_nothing_that_a_stage_could_depend_on():
     for path in (ROOT / "genai").rglob("__init__.py"):
-        if path.parent.name != "tracking":  # no stage imports it
+        if path.parent.name not in ("tracking", "genai"):  # no stage imports the one; the other tells the version
             assert [type(node) for node in ast.parse(path.read_text()).body] == [ast.Expr], path
 
 
@@ -126,7 +126,7 @@ EDITS = {
     "genai/diffusion/text/masked.py": r"train@text_(diffusion|autoregressive)",
     "genai/tasks/clustering.py": r"evaluate@k_means|report",
     "genai/tasks/image_generation.py": r"(sample|grade)@image_diffusion|report",
-    "genai/training/fit.py": r"train@(mean|linear_regression|majority_class|logistic_regression|k_means|kneser_ney)",
+    "genai/training/fit/train.py": r"train@(mean|linear_regression|majority_class|logistic_regression|k_means|kneser_ney)",
 }
 
 

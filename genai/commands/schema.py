@@ -18,11 +18,8 @@ def main() -> None:
 def schema() -> dict[str, Any]:
     """Return the schema, put together from the Configs that stand beside sources, models, methods and tasks."""
     modules = [importlib.import_module(i.name) for i in pkgutil.walk_packages(genai.__path__, "genai.") if not i.ispkg]
-    methods = {
-        _name(m): m.Config.model_json_schema()
-        for m in modules
-        if m.__name__.startswith("genai.training.") and hasattr(m, "Config")
-    }
+    loops = [m for m in modules if m.__name__.startswith("genai.training.") and m.__name__.endswith(".train")]
+    methods = {m.__name__.split(".")[2]: m.Config.model_json_schema() for m in loops}
     models = [
         (m, c) for m in modules for c in vars(m).values() if getattr(c, "takes", None) and c.__module__ == m.__name__
     ]

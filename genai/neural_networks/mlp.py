@@ -35,9 +35,7 @@ class MLP(nn.Module):
         super().__init__()
         self.task = "classification" if description.classes else "regression"
         if self.task == "regression" and config.label_smoothing:
-            raise ValueError(
-                f"label_smoothing: {config.label_smoothing} should be 0: these data have no classes"
-            )
+            raise ValueError(f"label_smoothing: {config.label_smoothing} should be 0: these data have no classes")
         n_features = torch.Size(description.shape).numel()
         if self.task == "regression":
             # momentum=None: running statistics are the mean over all batches seen
