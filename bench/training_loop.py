@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from genai.core.config import load, validate
+from genai.core.config import load
 from genai.core.dataset import Dataset
 from genai.model import build
-from genai.training.gradient_descent.optimizers import make_optimizers, schedule
+from genai.training.gradient_descent.batches import Arrays
 from genai.training.gradient_descent.train import Config, descend, validation_loss
+from genai.training.gradient_descent.optimizers import make_optimizers, schedule, set_rates
 
 EXPERIMENTS = {"mlp": 1500, "cnn": 200, "text_diffusion": 20}  # steps a turn
 TURNS = 7
 
 
-def bare(model: Any, arrays: dict[str, np.ndarray], validation: dict[str, np.ndarray], training: Config) -> None:
+def bare(model: Any, arrays: Arrays, validation: Arrays, training: Config) -> None:
     """Take the steps and nothing else, but for the one validation at the end that the loop does too."""
     model.train()
     optimizers = make_optimizers(model, training)
@@ -37,9 +38,8 @@ def bare(model: Any, arrays: dict[str, np.ndarray], validation: dict[str, np.nda
             loss = model.loss({name: torch.from_numpy(array[index]) for name, array in arrays.items()})
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+        set_rates(optimizers, schedule(step, training))
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * schedule(step, training)
             optimizer.step()
             optimizer.zero_grad()
     validation_loss(model, validation, training, torch.device("cpu"))
@@ -53,8 +53,7 @@ def main() -> None:
         dataset = Dataset(Path("data") / experiment.data)
         arrays = dataset.arrays("train")
         validation = {key: array[: experiment.train.batch_size] for key, array in dataset.arrays("validation").items()}
-        numbers = experiment.train.model_dump() | {"steps": steps, "ema": None, "validate_every": steps}
-        training = validate(Config, numbers, name)
+        training = experiment.train.model_copy(update={"steps": steps, "ema": None, "validate_every": steps})
         seconds: dict[str, list[float]] = {"bare": [], "loop": []}
         for turn in range(TURNS):
             for kind in ("bare", "loop") if turn % 2 else ("loop", "bare"):
