@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+from genai.evaluate import apply
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from genai import model, tracking
 from genai.core.dataset import Description
-from genai.evaluate import apply
 from tests import project
 
 TEXT = Description(kind="text", shape=[32], vocabulary_size=256)
