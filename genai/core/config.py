@@ -195,6 +195,9 @@ def model_class(name: str, experiment: Experiment) -> Any:
     at = f"experiments.{name}"
     inner, _, class_name = experiment.model.rpartition(".")
     path = ROOT / experiment.code / (f"{inner.replace('.', '/')}.py" if inner else "")
+    if path.is_dir():
+        files = " or ".join(f"{p.stem}.{class_name}" for p in sorted(path.glob("[a-z]*.py")))
+        raise UserError(f"{at}.model: {class_name!r}: in the folder {experiment.code} it should be like {files}")
     if not path.is_file():
         wrong = "model" if (ROOT / experiment.code).exists() else "code"
         raise UserError(f"{at}.{wrong}: {getattr(experiment, wrong)!r}: there is no file {path.relative_to(ROOT)}")

@@ -124,7 +124,8 @@ class FlowMatching(nn.Module):
     """Draws images of a class. Pixels are in [0, 1] outside, in [-1, 1] inside, where noise is standard normal."""
 
     takes = frozenset({"images"})
-    task = "image_generation"
+    task = "flow_matching"
+    generates = "image_generation"
     Sampling = Sampling
 
     class Config(Strict):

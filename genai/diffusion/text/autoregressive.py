@@ -23,8 +23,9 @@ class Autoregressive(nn.Module):
     """
 
     takes = frozenset({"text"})
-    task = "language"
+    task = "language_model"
     metric = "bpc"
+    generates = "text_generation"
 
     class Config(TransformerConfig):
         pass

@@ -36,8 +36,9 @@ class MaskedDiffusion(nn.Module):
     """A masked diffusion model of windows of tokens."""
 
     takes = frozenset({"text"})
-    task = "language"
+    task = "language_model"
     metric = "nelbo_bpc"
+    generates = "text_generation"
 
     class Config(TransformerConfig):
         pass
