@@ -93,7 +93,7 @@ def better_samples(ours: np.ndarray, theirs: np.ndarray, real: np.ndarray, at: f
     resamples in which our distance is not the smaller. The kernel is computed once, a resample only counts its
     rows; a row drawn twice is not compared with itself, which would add what the unbiased estimate leaves out.
     """
-    from genai.tasks.image_generation import kernel
+    from genai.tasks.image_generation import kernel, within
 
     rng = np.random.default_rng(seed)
     own = [kernel(x, x) for x in (ours, theirs)]
@@ -106,7 +106,7 @@ def better_samples(ours: np.ndarray, theirs: np.ndarray, real: np.ndarray, at: f
             distance = []
             for x, x_real in zip(own, cross, strict=True):
                 u = _counts(len(x), k, rng)
-                distance.append(_within(u, x) - 2 * ((u @ x_real) * w).sum(1) / (len(x) * len(real)))
+                distance.append(within(u, x) - 2 * ((u @ x_real) * w).sum(1) / (len(x) * len(real)))
             parts.append(distance[0] >= distance[1])  # the real rows' distance among themselves is in both
         return np.concatenate(parts)[None]
 
@@ -123,8 +123,3 @@ def _counts(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Return how often each of n rows is drawn, (resamples, n)."""
     return rng.multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)
 
-
-def _within(counts: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Return the mean of k_ij over the drawn pairs of different rows, (resamples,)."""
-    squared = counts**2
-    return (((counts @ k) * counts).sum(1) - squared @ np.diag(k)) / (counts.sum(1) ** 2 - squared.sum(1))
