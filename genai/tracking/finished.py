@@ -40,7 +40,8 @@ class Finished:
 
     @cached_property
     def model_hash(self) -> str:
-        return hashed(md5s(self.train["outs"]))
+        """What tells a registered version from another: its files and, of a generator, how it samples."""
+        return hashed([md5s(self.train["outs"]), self.generator.get("sampling")])
 
     @property
     def data(self) -> tuple[str, str]:

@@ -91,8 +91,9 @@ class Live:
         if run is None or not agree(history, run.logged) or run.started != started:
             if run:
                 run.close()
+            # before it is made, so that a follower that is killed leaves no run that the next one knows nothing of
+            remember(self.root, experiment_id=store.experiment_id, live=sorted({*self.runs, name}))
             run = self.runs[name] = Run(store, name, history, started)
-            remember(self.root, experiment_id=store.experiment_id, live=sorted(self.runs))
         store.log_history(run.id, history, run.logged)
 
     def _forget(self, store: Store) -> None:

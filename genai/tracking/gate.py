@@ -25,13 +25,13 @@ def p_value(draw: Callable[[int], np.ndarray], at: float) -> float:
 
     draw: n -> (statistics, n) of bool, whether each of n resamples is at least as extreme as what was seen;
     of several statistics the one with the largest p-value counts. Besag and Clifford, "Sequential Monte
-    Carlo p-values", Biometrika 1991: most challengers are far from passing, and cost a few hundred resamples
+    Carlo p-values", Biometrika 1991: most challengers are far from passing, and cost a hundred resamples
     instead of HITS / at.
     """
     enough, seen = math.ceil(HITS / at), 0
     hits: np.ndarray | int = 0
     while seen < enough:
-        drawn = draw(min(500 if seen == 0 else 5000, enough - seen))
+        drawn = draw(min(max(100, seen), 5000, enough - seen))  # 100, as many again, ...
         total = (np.cumsum(drawn, 1) + np.reshape(hits, (-1, 1))).max(0)
         if total[-1] >= HITS:
             return HITS / (seen + int(np.searchsorted(total, HITS)) + 1)
