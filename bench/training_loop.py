@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +17,15 @@ from torch import nn
 from genai.core.config import load
 from genai.core.dataset import Dataset
 from genai.model import build
-from genai.training.gradient_descent import make_optimizers, schedule, train, validation_loss
+from genai.training.gradient_descent.batches import Arrays
+from genai.training.gradient_descent.train import Config, descend, validation_loss
+from genai.training.gradient_descent.optimizers import make_optimizers, schedule, set_rates
 
 EXPERIMENTS = {"mlp": 1500, "cnn": 200, "text_diffusion": 20}  # steps a turn
 TURNS = 7
 
 
-def bare(model: nn.Module, arrays: dict[str, np.ndarray], validation: dict[str, np.ndarray], training) -> None:
+def bare(model: Any, arrays: Arrays, validation: Arrays, training: Config) -> None:
     """Take the steps and nothing else, but for the one validation at the end that the loop does too."""
     model.train()
     optimizers = make_optimizers(model, training)
@@ -35,9 +38,8 @@ def bare(model: nn.Module, arrays: dict[str, np.ndarray], validation: dict[str, 
             loss = model.loss({name: torch.from_numpy(array[index]) for name, array in arrays.items()})
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+        set_rates(optimizers, schedule(step, training))
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * schedule(step, training)
             optimizer.step()
             optimizer.zero_grad()
     validation_loss(model, validation, training, torch.device("cpu"))
@@ -62,7 +64,7 @@ def main() -> None:
                     if kind == "bare":
                         bare(model, arrays, validation, training)
                     else:
-                        train(model, arrays, validation, training, Path(work), "")
+                        descend(model, arrays, validation, training, Path(work), "")
                     seconds[kind].append(time.process_time() - start)
         ratio = statistics.median(b / t for b, t in zip(seconds["bare"], seconds["loop"], strict=True))
         each = {kind: 1000 * statistics.median(values) / steps for kind, values in seconds.items()}

@@ -62,7 +62,9 @@ class Project:
     def write_params(self) -> None:
         YAML().dump(self.params, self.folder / "params.yaml")
 
-    def run(self, *command: str, check: bool = True, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    def run(
+        self, *command: str, check: bool = True, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess:
         """Run a command to its end; with `check`, fail showing its output."""
         done = subprocess.run(
             command,

@@ -101,7 +101,9 @@ def test_a_config_that_does_not_go_with_the_data_is_one_line():
 
 def test_a_task_that_is_not_the_models_is_one_line():
     other = CNN.model_copy(update={"task": "regression"})
-    with pytest.raises(UserError, match=r"experiments\.cnn\.task: 'regression' should be 'classification', what ConvNet does here"):
+    with pytest.raises(
+        UserError, match=r"experiments\.cnn\.task: 'regression' should be 'classification', what ConvNet does here"
+    ):
         models.build("cnn", other, IMAGES)
 
 
@@ -124,7 +126,9 @@ def test_a_model_in_a_folder_is_named_with_its_file():
 def test_a_model_is_refused_once_its_code_is_edited(cnn, tmp_path, monkeypatch):
     """What a model computes is its weights and its code: evaluation of one with another would be of neither."""
     monkeypatch.setattr(models, "code_hash", lambda code: "another")
-    with pytest.raises(UserError, match=r"genai/cnn/classifier\.py is not as it was in training; run: dvc repro train@"):
+    with pytest.raises(
+        UserError, match=r"genai/cnn/classifier\.py is not as it was in training; run: dvc repro train@"
+    ):
         models.load(tmp_path)
     assert models.load(tmp_path, same_code=False).name == "cnn"
 

@@ -56,7 +56,9 @@ def test_dvc_shows_a_plot_for_each_curve_confusion_matrix_and_figure(by_dvc, tmp
     trained = {name for name, e in PARAMS["experiments"].items() if e["train"]["method"] == "gradient_descent"}
     classifiers = {name for name, e in PARAMS["experiments"].items() if e["task"] == "classification"}
     plots = set(shown["data"])
-    assert {f"reports/curves/{name}.csv" for name in trained} <= {plot.partition("::")[2] or plot for plot in plots}, plots
+    assert {f"reports/curves/{name}.csv" for name in trained} <= {plot.partition("::")[2] or plot for plot in plots}, (
+        plots
+    )
     assert {f"reports/confusion/{name}.csv" for name in classifiers} <= {p.partition("::")[2] or p for p in plots}
     assert {f"reports/figures/{name}/confusion.png" for name in classifiers} <= plots
     assert by_dvc.run("dvc", "params", "diff").stdout.strip() == ""
@@ -77,7 +79,13 @@ def test_a_second_flow_finds_nothing_to_do(by_flow):
 
 
 def test_the_end_of_the_flow_shows_leaderboard_text_and_the_way_on(by_flow):
-    for part in ("| python_reference", "kneser_ney", "text_diffusion writes:", "reports/figures/cnn/weights.png", "make ui"):
+    for part in (
+        "| python_reference",
+        "kneser_ney",
+        "text_diffusion writes:",
+        "reports/figures/cnn/weights.png",
+        "make ui",
+    ):
         assert part in by_flow.output, part
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from genai.core.config import Params, UserError, load, load_file, model_class, validate
+from genai.core.config import Params, UserError, load, load_file, load_method, model_class, validate
 
 
 def main() -> None:
@@ -22,8 +22,11 @@ def check(params: Params) -> None:
     for name, experiment in params.experiments.items():
         at, cls = f"experiments.{name}", classes[name]
         load_file("tasks", experiment.task, f"{at}.task")
-        method = load_file("training", experiment.train.method, f"{at}.train.method")
-        method.check(cls, f"{at}.train.method")
+        method = load_method(experiment.train.method, f"{at}.train.method")
+        if (right := "gradient_descent" if hasattr(cls, "loss") else "fit") != experiment.train.method:
+            raise UserError(
+                f"{at}.train.method: {experiment.train.method!r} should be {right!r}, as {experiment.model} is"
+            )
         validate(method.Config, experiment.train.model_dump(), f"{at}.train")
         if experiment.task != getattr(cls, "task", experiment.task):
             raise UserError(f"{at}.task: {experiment.task!r} should be {cls.task!r}, what {experiment.model} does")
@@ -47,7 +50,9 @@ def _generator(name: str, params: Params, classes: dict[str, Any]) -> None:
     kinds = {params.datasets[e].kind for e in (params.experiments[name].data, generator.real)}
     kinds.add(params.datasets[params.experiments[generator.judge].data].kind)
     if len(kinds) > 1:
-        raise UserError(f"{at}.real: {generator.real!r}, judge and model should be of one kind, not {', '.join(sorted(kinds))}")
+        raise UserError(
+            f"{at}.real: {generator.real!r}, judge and model should be of one kind, not {', '.join(sorted(kinds))}"
+        )
     validate(cls.Sampling, generator.sampling, f"{at}.sampling")
     validate(task.Show, generator.show, f"{at}.show")
     validate(task.Grade, generator.grade, f"{at}.grade")

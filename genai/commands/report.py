@@ -32,7 +32,7 @@ def write(params: Params, folder: Path) -> None:
     write_text(folder / "leaderboard.md", markdown(rows))
     histories = [Path("models") / name / "history.csv" for name in params.experiments]
     curves = {path.parent.name: read_csv(path) for path in histories if path.exists()}
-    for name, history in curves.items():
+    for name in curves:
         write_text(folder / "curves" / f"{name}.csv", (Path("models") / name / "history.csv").read_text())
     if curves:
         draw_curves(curves, folder / "figures" / "curves.png")
@@ -181,7 +181,9 @@ def confusion(name: str, folder: Path) -> None:
     ax = figure.subplots()
     ax.imshow(counts, cmap="Blues")
     for i, j in np.argwhere(counts):
-        ax.text(j, i, counts[i, j], ha="center", va="center", color="white" if counts[i, j] > counts.max() / 2 else "black")
+        ax.text(
+            j, i, counts[i, j], ha="center", va="center", color="white" if counts[i, j] > counts.max() / 2 else "black"
+        )
     ax.set(title=name, xlabel="prediction", ylabel="class", xticks=range(len(classes)), yticks=range(len(classes)))
     ax.set_xticklabels(classes), ax.set_yticklabels(classes)
     save_figure(figure, folder / "figures" / name / "confusion.png")

@@ -17,7 +17,9 @@ def main(model: str, prompt: str | None, out: str | None, **changes: Any) -> Non
             from genai import tracking
 
             folder = tracking.local_copy(model, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-            section = json.loads((folder / "generator.json").read_text()) if (folder / "generator.json").exists() else None
+            section = (
+                json.loads((folder / "generator.json").read_text()) if (folder / "generator.json").exists() else None
+            )
             if section is None:
                 raise UserError(f"{model}: generates nothing; sample a diffusion or language model")
             name = model
@@ -31,7 +33,9 @@ def main(model: str, prompt: str | None, out: str | None, **changes: Any) -> Non
         loaded = models.load(folder, same_code=not model.startswith("models:"))
         given = {key: value for key, value in changes.items() if value is not None}
         if unknown := [key for key in given if key not in loaded.model.Sampling.model_fields]:
-            raise UserError(f"--{unknown[0]}: {name} has no such number; it has {', '.join(loaded.model.Sampling.model_fields)}")
+            raise UserError(
+                f"--{unknown[0]}: {name} has no such number; it has {', '.join(loaded.model.Sampling.model_fields)}"
+            )
         sampling = validate(loaded.model.Sampling, section["sampling"] | given, "sampling")
         task = load_file("tasks", section["task"], "task")
         print(task.generate(loaded, sampling, prompt, Path(out) if out else None))

@@ -18,10 +18,17 @@ def main() -> None:
 def schema() -> dict[str, Any]:
     """Return the schema, put together from the Configs that stand beside sources, models, methods and tasks."""
     modules = [importlib.import_module(i.name) for i in pkgutil.walk_packages(genai.__path__, "genai.") if not i.ispkg]
-    methods = {_name(m): m.Config.model_json_schema() for m in modules if m.__name__.startswith("genai.training.") and hasattr(m, "Config")}
-    models = [(m, c) for m in modules for c in vars(m).values() if getattr(c, "takes", None) and c.__module__ == m.__name__]
+    loops = [m for m in modules if m.__name__.startswith("genai.training.") and m.__name__.endswith(".train")]
+    methods = {m.__name__.split(".")[2]: m.Config.model_json_schema() for m in loops}
+    models = [
+        (m, c) for m in modules for c in vars(m).values() if getattr(c, "takes", None) and c.__module__ == m.__name__
+    ]
     choices = {
-        "datasets": [_section("datasets", m.Config, kind={"const": m.kind}, source={"const": _name(m)}) for m in modules if hasattr(m, "prepare")],
+        "datasets": [
+            _section("datasets", m.Config, kind={"const": m.kind}, source={"const": _name(m)})
+            for m in modules
+            if hasattr(m, "prepare")
+        ],
         "experiments": [_experiment(module, cls, methods) for module, cls in models],
         "generators": [_generator(cls) for _, cls in models if hasattr(cls, "generates")],
     }
@@ -61,5 +68,8 @@ def _experiment(module: ModuleType, cls: Any, methods: dict[str, Any]) -> dict[s
 
 def _generator(cls: Any) -> dict[str, Any]:
     task = importlib.import_module(f"genai.tasks.{cls.generates}")
-    own = {key: c.model_json_schema() for key, c in (("sampling", cls.Sampling), ("show", task.Show), ("grade", task.Grade))}
+    own = {
+        key: c.model_json_schema()
+        for key, c in (("sampling", cls.Sampling), ("show", task.Show), ("grade", task.Grade))
+    }
     return _section("generators", None, task={"const": cls.generates}, **own) | {"title": cls.__name__}

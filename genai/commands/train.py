@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from genai.core.config import ROOT, Experiment, load_file, validate
-from genai.core.stage import code, limit_threads, stage
+from genai.core.config import Experiment, load_method, validate
+from genai.core.stage import limit_threads, stage
 
 
 def main(name: str) -> None:
@@ -20,27 +20,28 @@ def main(name: str) -> None:
         limit_threads(experiment.train.threads)
         from genai import model as models
         from genai.core.dataset import Dataset, replaced, write_json
+        from genai.training.environment import environment
 
         at = f"experiments.{name}.train"
-        method = load_file("training", experiment.train.method, f"{at}.method")
+        method = load_method(experiment.train.method, f"{at}.method")
         training = validate(method.Config, experiment.train.model_dump(), at)
         dataset = Dataset(this.reads(Path("data") / experiment.data))
-        method.seed(training)
-        model = models.build(name, experiment, dataset.description)
-        method.check(model, at)
-        environment = method.environment(training)
+        here = environment(training)
         first = int(os.environ.get("RANK", "0")) == 0  # of the processes that torchrun starts
         if first:
-            write_json(this.work / "started.json", started(experiment, environment))
+            write_json(this.work / "started.json", started(experiment, here))
         key = fingerprint(experiment, dataset.directory)
-        model = method.train(model, dataset, training, this.work, key, Previews(this.work, dataset))
+        model = method.train(
+            lambda: models.build(name, experiment, dataset.description),
+            dataset, training, this.work, key, Previews(this.work, dataset),
+        )  # fmt: skip
         if not first:
             return
         with replaced(Path("models") / name) as folder:
             text = dataset.description.kind == "text"
             tokenizer = dataset.directory / "tokenizer.json" if text else None
-            models.save(folder, name, experiment, dataset.description, model, environment, tokenizer)
-            if method.STEPS:
+            models.save(folder, name, experiment, dataset.description, model, here, tokenizer)
+            if hasattr(model, "loss"):
                 shutil.copyfile(this.work / "history.csv", folder / "history.csv")
     for leftover in ("checkpoint.pt", "progress.json"):
         (this.work / leftover).unlink(missing_ok=True)
@@ -58,9 +59,9 @@ def started(experiment: Experiment, environment: dict[str, Any]) -> dict[str, An
 
 
 def fingerprint(experiment: Experiment, dataset: Path) -> str:
-    """Return a hash of all that a training depends on: its numbers, its data and the code loaded for it."""
+    """Return a hash of an experiment's numbers and data."""
     digest = hashlib.sha256(experiment.model_dump_json().encode())
-    for path in [*sorted(dataset.iterdir()), *(ROOT / file for file in code())]:
+    for path in sorted(dataset.iterdir()):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -54,7 +54,7 @@ class DatasetConfig(Open):
 class Training(Open):
     """How a model is trained; the other keys belong to the method's own `Config`."""
 
-    method: Name = Field(description="a file below genai/training")
+    method: Name = Field(description="a folder below genai/training")
     seed: Seed
     threads: Count = Field(description="CPU threads; results depend on it, so it is a parameter")
 
@@ -182,12 +182,21 @@ def pick(table: dict[str, Any], name: str, where: str) -> Any:
 
 
 def load_file(folder: str, name: str, where: str) -> ModuleType:
-    """Import genai/FOLDER/NAME.py, a source, task or method with a `Config` or functions. Raises UserError."""
+    """Import genai/FOLDER/NAME.py, a source or a task. Raises UserError."""
     path = ROOT / "genai" / folder / f"{name}.py"
     if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.py") if not p.stem.startswith("_"))
+        known = sorted(p.stem for p in path.parent.glob("[a-z]*.py"))
         raise UserError(f"{where}: {name!r} should be a file of genai/{folder}: {', '.join(known)}")
     return importlib.import_module(f"genai.{folder}.{name}")
+
+
+def load_method(name: str, where: str) -> ModuleType:
+    """Import genai/training/NAME/train.py, a method of training with `Config` and `train`. Raises UserError."""
+    path = ROOT / "genai" / "training" / name / "train.py"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in path.parents[1].glob("*/train.py"))
+        raise UserError(f"{where}: {name!r} should be one of {', '.join(known)}")
+    return importlib.import_module(f"genai.training.{name}.train")
 
 
 def model_class(name: str, experiment: Experiment) -> Any:

@@ -30,7 +30,7 @@ class Description(Strict):
     kind: Literal["table", "images", "text"]
     shape: list[int]  # of one example: [features], [channels, height, width] or [tokens in a window]
     classes: list[str] = Field(default_factory=list)  # images: the name of class 0, 1, ...
-    vocabulary_size: int | None = None  # text: number of tokens, special ones excluded
+    vocabulary_size: int = 0  # text: number of tokens, special ones excluded
 
     @property
     def n_classes(self) -> int:

@@ -11,13 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel
+from pydantic import create_model
 
-from genai.core.config import PARAMS, ROOT, SECTIONS, UserError, pick, read_params, validate
-
-Section = TypeVar("Section", bound=BaseModel)
+from genai.core.config import PARAMS, ROOT, SECTIONS, Strict, UserError, pick, read_params, validate
 
 
 class Stage:
@@ -33,14 +31,17 @@ class Stage:
 
     def section(self, table: str, without: tuple[str, ...] = ()) -> Any:
         """Return the stage's own section of params.yaml, validated, its keys `without` left unread. Raises UserError."""
-        cls = SECTIONS[table]
+        cls, at = SECTIONS[table], f"{table}.{self.name}"
         values = pick(self.params.get(table) or {}, self.name, f"{table} of {PARAMS}")
-        if without and isinstance(values, dict):
-            self.sections |= {f"{table}.{self.name}.{key}" for key in cls.model_fields if key not in without}
-            values = values | dict.fromkeys(without, {})
+        if without:
+            fields: Any = {key: (f.annotation, f) for key, f in cls.model_fields.items() if key not in without}
+            cls = create_model(cls.__name__, __base__=Strict, **fields)
+            self.sections |= {f"{at}.{key}" for key in fields}
+            if isinstance(values, dict):
+                values = {key: value for key, value in values.items() if key not in without}
         else:
-            self.sections.add(f"{table}.{self.name}")
-        return validate(cls, values, f"{table}.{self.name}")
+            self.sections.add(at)
+        return validate(cls, values, at)
 
     def whole(self) -> dict[str, Any]:
         """Return all of params.yaml, not validated."""

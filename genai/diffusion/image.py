@@ -19,6 +19,8 @@ from genai.core.config import Count, Fraction, Seed, Strict
 from genai.core.dataset import Description
 
 BATCH = 250  # images sampled at a time; the result does not depend on which others are in the batch
+DRAWS = 8  # noises and times of an image in losses
+PREVIEWED = 10  # classes shown while it trains
 
 
 def flow_matching_loss(velocity: Callable[[Tensor, Tensor], Tensor], x_1: Tensor, time_std: float) -> Tensor:
@@ -30,8 +32,15 @@ def flow_matching_loss(velocity: Callable[[Tensor, Tensor], Tensor], x_1: Tensor
     """
     x_0 = torch.randn_like(x_1)
     t = torch.sigmoid(time_std * torch.randn(len(x_1), device=x_1.device))
+    return squared_error(velocity, x_0, x_1, t, "mean")
+
+
+def squared_error(
+    velocity: Callable[[Tensor, Tensor], Tensor], x_0: Tensor, x_1: Tensor, t: Tensor, reduction: str
+) -> Tensor:
+    """Return |v(x_t, t) - (x_1 - x_0)|^2 on the straight paths from x_0 to x_1 (N, ...) at times t (N,)."""
     s = t.view(-1, *[1] * (x_1.ndim - 1))
-    return F.mse_loss(velocity((1 - s) * x_0 + s * x_1, t), x_1 - x_0)
+    return F.mse_loss(velocity((1 - s) * x_0 + s * x_1, t), x_1 - x_0, reduction=reduction)
 
 
 def heun(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, steps: int) -> Tensor:
@@ -112,8 +121,9 @@ class UNet(nn.Module):
 class Sampling(Strict):
     """How images are drawn."""
 
-    per_class: Count = Field(description="images of each class in the grid")
-    steps: Count = Field(description="of Heun's method, two evaluations of the network each")
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="of Heun's method, two evaluations of the network each"
+    )
     guidance: Annotated[float, Field(ge=0, le=20)] = Field(
         1.0, description="1: as learned; more: more typical of its class"
     )
@@ -157,6 +167,22 @@ class FlowMatching(nn.Module):
             y = y.where(torch.rand(len(y), device=y.device) >= self.class_dropout, self.n_classes)
         return flow_matching_loss(lambda x, t: self.velocity(x, t, y), x_1, self.time_std)
 
+    def losses(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the flow matching loss of each image of x (N, C, H, W) for its class y (N,), (N,) float64.
+
+        The mean over DRAWS noises and times, the times spread evenly over their quantiles. The generator (on the
+        CPU) is asked image by image, so that a loss does not depend on which images come together.
+        """
+        draws = [(torch.randn(DRAWS, *self.shape, generator=generator), torch.rand((), generator=generator)) for _ in x]
+        noise = torch.stack([x_0 for x_0, _ in draws], 1).to(x.device)  # (DRAWS, N, C, H, W)
+        u = torch.stack([u for _, u in draws]).to(x.device)
+        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for i, x_0 in enumerate(noise):
+            t = torch.sigmoid(self.time_std * torch.special.ndtri((i + u) / DRAWS))
+            errors = squared_error(lambda x_t, t: self.velocity(x_t, t, y), x_0, 2 * x - 1, t, "none")
+            total += errors.double().flatten(1).mean(1) / DRAWS
+        return total
+
     def guided_velocity(self, x: Tensor, t: Tensor, y: Tensor, guidance: float) -> Tensor:
         """Return v(x, t, unknown) + guidance (v(x, t, y) - v(x, t, unknown)) (CFG eq. 6, with 1 + w = guidance)."""
         v = self.velocity(x, t, y)
@@ -174,3 +200,8 @@ class FlowMatching(nn.Module):
             for x, y in zip(noise.split(BATCH), labels.split(BATCH), strict=True)
         ]
         return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
+
+    def preview(self, generator: torch.Generator) -> Tensor:
+        """Return an image of each of the first classes, drawn in few steps, (N, C, H, W) in [0, 1]."""
+        labels = torch.arange(min(self.n_classes, PREVIEWED), device=self.velocity.frequencies.device)
+        return self.sample(labels, Sampling(steps=4, seed=0), generator)

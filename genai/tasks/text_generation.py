@@ -69,7 +69,9 @@ def canvas(prompt: str | None, tokenizer: Any, length: int, window: int) -> list
         row += [UNKNOWN] * ((length if given < length else window) - given)
     if len(row) > window or UNKNOWN not in row:
         what = "with its gaps " if GAP.search(prompt) else ""
-        raise UserError(f"prompt: {given} tokens {what}where the model takes {window - 1}, and one to write; shorten it")
+        raise UserError(
+            f"prompt: {given} tokens {what}where the model takes {window - 1}, and one to write; shorten it"
+        )
     return row
 
 

@@ -42,7 +42,17 @@ def params(tmp_path, monkeypatch):
 
 def test_rows_are_grouped_by_data_and_task_and_ranked_by_test(params):
     order = [(row["experiment"], row["metric"]) for row in leaderboard(params)]
-    assert [name for name, _ in order] == ["ridge", "mean", "best", "worse", "clusters", "exact", "bound", "worst", "bound"]
+    assert [name for name, _ in order] == [
+        "ridge",
+        "mean",
+        "best",
+        "worse",
+        "clusters",
+        "exact",
+        "bound",
+        "worst",
+        "bound",
+    ]
     assert order[-1] == ("bound", "judge_gap")
 
 
@@ -53,7 +63,9 @@ def test_every_figure_of_test_stands_in_the_table_beside_that_of_validation(para
     assert len({len(line) for line in table.splitlines()}) == 1
 
 
-@pytest.mark.parametrize(("file", "stage"), [("metrics/ridge.json", "evaluate@ridge"), ("grades/bound.json", "grade@bound")])
+@pytest.mark.parametrize(
+    ("file", "stage"), [("metrics/ridge.json", "evaluate@ridge"), ("grades/bound.json", "grade@bound")]
+)
 def test_a_missing_figure_is_one_line(params, tmp_path, file, stage):
     for damage in ("{", "{}", "[]"):
         (tmp_path / file).write_text(damage)

@@ -96,7 +96,7 @@ def test_good_parameters_load_frozen(tmp_path):
         ("experiments.cnn.train", [], r"experiments\.cnn\.train: \[\] should be a map of keys and values"),
         ("experiments.cnn.train", 3, r"experiments\.cnn\.train: 3 should be a map of keys and values"),
         ("experiments.cnn.train", {}, r"experiments\.cnn\.train\.method: missing"),
-        ("experiments.cnn.train.method", "magic", r"train\.method: 'magic' should be a file of genai/training: fit, gradient_descent"),
+        ("experiments.cnn.train.method", "magic", r"train\.method: 'magic' should be one of fit, gradient_descent"),
         ("experiments.cnn.train.method", "fit", r"experiments\.cnn\.train\.method: 'fit' should be 'gradient_descent'"),
         ("experiments.mean.train.method", "gradient_descent", r"experiments\.mean\.train\.method: 'gradient_descent' should be 'fit'"),
         ("experiments.cnn.dat", "x", r"experiments\.cnn\.dat: unknown key; did you mean data\?"),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from genai.core.config import UserError
-from genai.data import diabetes
 from genai.core.dataset import Dataset
+from genai.data import diabetes
 
 
 def test_the_splits_together_are_the_published_data(tmp_path):

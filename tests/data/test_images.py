@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from genai.core.config import UserError
-from genai.data import digits, fashion_mnist, images, mnist
 from genai.core.dataset import Dataset
+from genai.data import digits, fashion_mnist, images, mnist
 
 MIRROR = Path(__file__).parents[3] / "shared" / "data"
 

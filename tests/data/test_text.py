@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from genai.core.config import UserError, validate
-from genai.data import python_reference, shakespeare, text, text_file
 from genai.core.dataset import Dataset
+from genai.data import python_reference, shakespeare, text, text_file
 from genai.data.download import MIRROR, checksum
 
 WORDS = ["alpha", "beta", "gamma", "delta", "naïve", "日本語", "🙂", "tab\there", "x  y", "end."]

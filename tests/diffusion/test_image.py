@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from genai.core.config import UserError, validate
 from genai.core.dataset import Description
 from genai.diffusion.image import FlowMatching, Sampling, flow_matching_loss, heun
 
@@ -33,7 +34,7 @@ def flow(shape=(1, 8, 8), seed=0, **config):
 
 
 def sampling(**values):
-    return Sampling(**{"per_class": 1, "steps": 2, "guidance": 1.0, "seed": 0} | values)
+    return Sampling(**{"steps": 2, "guidance": 1.0, "seed": 0} | values)
 
 
 def test_heun_carries_noise_to_the_gaussian_with_an_error_of_order_two():
@@ -88,6 +89,72 @@ def test_the_least_loss_is_the_conditional_variance():
     variance = 1 + SD**2 - (t * SD**2 - (1 - t)) ** 2 / ((1 - t) ** 2 + t**2 * SD**2)
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     assert found == pytest.approx(np.trapezoid(variance * density, z), rel=0.01)
+
+
+def gaussian_flow(n_classes=3):
+    """A model of one pixel whose velocity is the exact one of N(MEAN, SD^2) inside."""
+    model = FlowMatching(FlowMatching.Config(channels=[1], n_embedding=4), description(1, 1, 1, n_classes=n_classes))
+    model.velocity.forward = lambda x, t, y: exact_velocity(x, t)
+    return model.eval()
+
+
+def least_loss(x):
+    """E|v(x_t, t) - (x - x_0)|^2 for one image x under the exact velocity, by quadrature over t and x_0.
+
+    v - (x - x_0) is linear in both: with d = x - MEAN and k = covariance / variance, (k t - 1) d + (1 + k (1 - t)) x_0.
+    """
+    z = np.linspace(-8, 8, 4001)
+    t = 1 / (1 + np.exp(-z))
+    k = (t * SD**2 - (1 - t)) / ((1 - t) ** 2 + t**2 * SD**2)
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    return np.trapezoid((((k * t - 1) * (x - MEAN)) ** 2 + (1 + k * (1 - t)) ** 2) * density, z)
+
+
+@pytest.mark.parametrize("x", [MEAN, MEAN + 2 * SD, 0.0])
+def test_the_loss_of_an_image_is_its_expectation(x):
+    images = torch.full((4000, 1, 1, 1), (x + 1) / 2)
+    losses = gaussian_flow().losses(images, torch.zeros(4000, dtype=torch.long), torch.Generator().manual_seed(0))
+    error = losses.std().item() / len(losses) ** 0.5
+    assert losses.dtype == torch.float64
+    assert abs(losses.mean().item() - least_loss(x)) < 4 * error < 0.1 * least_loss(x)
+
+
+def test_the_losses_of_images_have_the_mean_of_the_training_loss():
+    model = flow().eval()
+    x, y = torch.rand(3, 1, 8, 8), torch.arange(3)
+    with torch.no_grad():
+        training = torch.stack([model.loss({"x": x, "y": y}) for _ in range(600)])
+        generators = [torch.Generator().manual_seed(seed) for seed in range(60)]
+        found = torch.stack([model.losses(x, y, generator).mean() for generator in generators])
+    error = (training.var() / len(training) + found.var() / len(found)).sqrt().item()
+    assert abs(training.mean().item() - found.mean().item()) < 4 * error < 0.1 * training.mean().item()
+
+
+def test_times_spread_evenly_leave_less_noise_than_times_drawn_singly():
+    images, y = torch.full((2000, 1, 1, 1), (MEAN + 1) / 2), torch.zeros(2000, dtype=torch.long)
+    model, generator = gaussian_flow(), torch.Generator().manual_seed(0)
+
+    def wrong_by_the_time(x, t, y):  # the right answer plus t, so that the loss is t^2 whatever the noise
+        t = t.view(-1, 1, 1, 1)
+        return MEAN - (x - t * MEAN) / (1 - t) + t
+
+    model.velocity.forward = wrong_by_the_time
+    losses = model.losses(images, y, generator)
+    t = torch.sigmoid(torch.randn(2000, 8, generator=generator))
+    single = t.square().mean(1)
+    assert losses.mean().item() == pytest.approx(single.mean().item(), abs=0.01)
+    assert losses.std() < 0.5 * single.std()
+
+
+def test_the_loss_of_an_image_does_not_depend_on_which_come_with_it():
+    model, x, y = flow().eval(), torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
+    with torch.no_grad():
+        together = model.losses(x, y, torch.Generator().manual_seed(0))
+        one = torch.Generator().manual_seed(0)
+        alone = [model.losses(x[i : i + 1], y[i : i + 1], one) for i in range(5)]
+        other = model.losses(x, (y + 1) % 3, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
+    assert (together - other).abs().min() > 1e-4, "the class counts"
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28)])
@@ -148,6 +215,25 @@ def test_the_seed_alone_decides_the_images_whatever_the_batch(monkeypatch):
     assert not torch.equal(first, draw(2))
     monkeypatch.setattr("genai.diffusion.image.BATCH", 2)
     torch.testing.assert_close(first, draw(1))
+
+
+def test_a_preview_is_an_image_of_each_class_as_sample_draws_it():
+    model = flow().eval()
+    shown = model.preview(torch.Generator().manual_seed(3))
+    assert shown.shape == (3, 1, 8, 8)
+    expected = model.sample(torch.arange(3), sampling(steps=4), torch.Generator().manual_seed(3))
+    assert torch.equal(shown, expected)
+
+
+def test_numbers_of_a_request_are_bounded():
+    for values, line in [
+        ({"steps": 10**7}, "sample.steps: 10000000 should be less than or equal to 1000"),
+        ({"steps": 0}, "sample.steps: 0 should be greater than or equal to 1"),
+        ({"guidance": 1e9}, "sample.guidance: 1000000000.0 should be less than or equal to 20"),
+        ({"per_class": 3}, "sample.per_class: unknown key"),
+    ]:
+        with pytest.raises(UserError, match=line):
+            validate(Sampling, {"steps": 2, "seed": 0} | values, "sample")
 
 
 def test_learns_to_draw_what_a_class_looks_like():

@@ -248,6 +248,12 @@ def test_a_prompt_is_kept_and_every_gap_filled(model, sampler):
     assert torch.equal(model.sample(full, MaskedDiffusion.Sampling(sampler=sampler), generator()), full)
 
 
+def test_a_preview_is_two_texts_of_the_models_length_and_repeats(model):
+    shown = model.preview(generator(3))
+    assert shown.shape == (2, 12) and shown.min() >= 0 and shown.max() < 20
+    assert torch.equal(shown, model.preview(generator(3))) and not torch.equal(shown, model.preview(generator(4)))
+
+
 def test_it_learns_a_text_and_says_it_again():
     torch.manual_seed(0)
     text = torch.arange(60) % 5
@@ -272,6 +278,10 @@ def test_impossible_sampling_names_the_field():
         ({"sampler": "ddim"}, "sample.sampler: 'ddim' should be 'ancestral' or 'confidence'"),
         ({"temperature": 0.0}, "sample.temperature: 0.0 should be greater than 0"),
         ({"step": 3}, "sample.step: unknown key; did you mean steps"),
+        ({"steps": 10**7}, "sample.steps: 10000000 should be less than or equal to 1000"),
+        ({"length": 10**7}, "sample.length: 10000000 should be less than or equal to 4096"),
+        ({"noise": 1e9}, "sample.noise: 1000000000.0 should be less than or equal to 1000"),
+        ({"n": 3}, "sample.n: unknown key"),
     ]:
         with pytest.raises(UserError, match=line):
             validate(MaskedDiffusion.Sampling, values, "sample")

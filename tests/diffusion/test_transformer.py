@@ -167,6 +167,24 @@ def test_more_tokens_than_the_window_are_refused():
         language_model(T=4).sample(torch.full((1, 5), -1), Autoregressive.Sampling(), torch.Generator())
 
 
+def test_a_preview_is_two_short_texts_and_repeats():
+    for T in (8, 40):
+        model, seeded = language_model(V=9, T=T), torch.Generator().manual_seed
+        shown = model.preview(seeded(3))
+        assert shown.shape == (2, min(T, 32)) and shown.min() >= 0 and shown.max() < 9
+        assert torch.equal(shown, model.preview(seeded(3))) and not torch.equal(shown, model.preview(seeded(4)))
+
+
+def test_numbers_of_a_request_are_bounded():
+    for values, line in [
+        ({"length": 10**7}, "sample.length: 10000000 should be less than or equal to 4096"),
+        ({"temperature": 11.0}, "sample.temperature: 11.0 should be less than or equal to 10"),
+        ({"steps": 4}, "sample.steps: unknown key"),
+    ]:
+        with pytest.raises(UserError, match=line):
+            validate(Autoregressive.Sampling, values, "sample")
+
+
 def test_it_learns_a_text_and_says_it_again():
     torch.manual_seed(0)
     windows = (torch.arange(60) % 5).unfold(0, 10, 1)

@@ -22,5 +22,7 @@ def test_the_error_of_r2_is_scipys_bootstrap_of_it():
     y = RNG.normal(size=80)
     prediction = y + RNG.normal(size=80)
     figures, _ = measure(prediction, y)
-    theirs = bootstrap((y, prediction), sk.r2_score, paired=True, vectorized=False, n_resamples=1000, rng=1, method="basic")
+    theirs = bootstrap(
+        (y, prediction), sk.r2_score, paired=True, vectorized=False, n_resamples=1000, rng=1, method="basic"
+    )
     assert figures["r2_se"] == pytest.approx(theirs.standard_error, rel=0.15)

@@ -39,7 +39,9 @@ def test_an_empty_prompt_is_refused(prompt):
         row(prompt)
 
 
-@pytest.mark.parametrize(("prompt", "tokens"), [("a" * 12, 12), ("a" * 40, 40), ("a[[12]]", 13), ("ab[[0]]" + "c" * 11, 13)])
+@pytest.mark.parametrize(
+    ("prompt", "tokens"), [("a" * 12, 12), ("a" * 40, 40), ("a[[12]]", 13), ("ab[[0]]" + "c" * 11, 13)]
+)
 def test_what_does_not_fit_the_window_is_refused_with_its_length(prompt, tokens):
     with pytest.raises(UserError, match=f"{tokens} tokens .*takes 11"):
         row(prompt)

@@ -7,16 +7,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from genai.core.config import GradientDescent, UserError
-from genai.training.gradient_descent import make_optimizers, schedule, train
+from genai.core.config import UserError
+from genai.training.gradient_descent import devices
+from genai.training.gradient_descent.optimizers import make_optimizers, schedule
+from genai.training.gradient_descent.train import Config, descend, preview_steps
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
 class Toy(nn.Module):
@@ -38,22 +42,39 @@ class Toy(nn.Module):
         return loss * float("nan") if self.calls == self.broken_at and self.training else loss
 
 
+class Slow(Toy):
+    """Slow enough to be killed at a step."""
+
+    changes: ClassVar = {"steps": 120}
+
+    def __init__(self):
+        super().__init__(pause=0.01)
+
+
 def toy_data():
     x = np.arange(56) % 7
-    return {"x": x, "y": np.sin(x).astype(np.float32)}
+    return {"x": x, "y": np.sin(x).astype(np.float32), "number": np.arange(56)}
 
 
-def settings(**changes) -> GradientDescent:
-    numbers = {"seed": 0, "threads": 1, "steps": 60, "batch_size": 8, "learning_rate": 0.01}
+def settings(**changes) -> Config:
+    numbers = {
+        "method": "gradient_descent",
+        "seed": 0,
+        "threads": 1,
+        "steps": 60,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+    }
     numbers |= {"muon_learning_rate": 0.02, "ema": 0.9, "validate_every": 10}
-    return GradientDescent(**(numbers | changes))
+    return Config(**(numbers | changes))
 
 
-def run(work: Path, model=None, checkpoint_seconds=1e9, **changes):
+def run(work: Path, build=Toy, checkpoint_seconds=1e9, on_preview=None, **changes):
     work.mkdir(exist_ok=True)
     torch.manual_seed(0)
-    model = model or Toy()
-    return train(model, toy_data(), toy_data(), settings(**changes), work, "same", checkpoint_seconds)
+    model = build()
+    changes = getattr(model, "changes", {}) | changes
+    return descend(model, toy_data(), toy_data(), settings(**changes), work, "same", checkpoint_seconds, on_preview)
 
 
 def weights(model):
@@ -84,7 +105,7 @@ def test_full_batches_equal_a_bare_adamw_loop(tmp_path):
     numbers = settings(batch_size=32, muon_learning_rate=None, ema=None, warmup=0.0, decay=0.0, steps=40)
     ours, bare = Linear(3, 1), Linear(3, 1)
     bare.load_state_dict(ours.state_dict())
-    train(ours, data, data, numbers, tmp_path, "", 1e9)
+    descend(ours, data, data, numbers, tmp_path, "", 1e9)
     optimizer = torch.optim.AdamW(bare.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=0.0)
     batch = {name: torch.from_numpy(array) for name, array in data.items()}
     for _ in range(40):
@@ -129,34 +150,43 @@ def test_average_of_weights_follows_its_recursion(tmp_path):
             return super().loss(batch)
 
     model = Watched()
-    averaged = run(tmp_path, model=model, ema=0.8, steps=5)
+    averaged = run(tmp_path, lambda: model, ema=0.8, steps=5)
     expected = None
     for value in [*path[1:], model.head.bias.detach()]:
         expected = value if expected is None else 0.8 * expected + 0.2 * value
     torch.testing.assert_close(averaged.head.bias, expected)
 
 
-PROGRAM = """
-import sys, torch
+PROGRAM = f"""
+import os, sys, torch
 from pathlib import Path
-sys.path[:0] = [{root!r}, {tests!r}]
-from test_gradient_descent import Toy, settings, toy_data
-from genai.training.gradient_descent import train
-torch.manual_seed(0)
-model = train(Toy(pause=0.01), toy_data(), toy_data(), settings(steps=120), Path(sys.argv[1]), "same", 0.02)
-from safetensors.torch import save_file
-save_file(model.state_dict(), sys.argv[1] + "/done.safetensors")
-""".format(root=str(ROOT), tests=str(ROOT / "tests"))
+sys.path[:0] = [{str(ROOT)!r}, {str(HERE)!r}]
+import test_gradient_descent as test
+torch.set_num_threads(1)
+rank = os.environ.get("RANK", "0")
+for name, work in zip(sys.argv[2::2], map(Path, sys.argv[3::2])):
+    work.mkdir(exist_ok=True)
+    (work / f"pid_{{rank}}").write_text(str(os.getpid()))
+    model = test.run(work, getattr(test, name), float(sys.argv[1]))
+    torch.save(model.state_dict(), work / f"done_{{rank}}.pt")
+"""
 
 
-def start(work: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(work)], stderr=subprocess.DEVNULL)
+def start(*models_and_works: str | Path, seconds: float = 1e9, processes: int = 1) -> subprocess.Popen:
+    """Train these models one after the other in a process of its own, or shared by several."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--no-python"]
+    command = [*([sys.executable, *torchrun] if processes > 1 else []), sys.executable, "-c", PROGRAM, str(seconds)]
+    return subprocess.Popen([*command, *map(str, models_and_works)], stderr=subprocess.DEVNULL)
 
 
-def wait_for_step(work: Path, process: subprocess.Popen, step: int) -> None:
+def done(work: Path, rank: int = 0):
+    return torch.load(work / f"done_{rank}.pt", weights_only=True)
+
+
+def wait_for_step(work: Path, process: subprocess.Popen, step: int, checkpoint: bool = True) -> None:
     for _ in range(3000):
         rows = (work / "history.csv").read_text().split() if (work / "history.csv").exists() else []
-        if len(rows) > 1 and int(rows[-1].split(",")[0]) >= step and (work / "checkpoint.pt").exists():
+        if len(rows) > 1 and int(rows[-1].split(",")[0]) >= step and (work / "checkpoint.pt").exists() >= checkpoint:
             return
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
@@ -165,18 +195,14 @@ def wait_for_step(work: Path, process: subprocess.Popen, step: int) -> None:
 
 def test_killed_and_resumed_it_has_the_bits_of_the_uninterrupted_run(tmp_path):
     work = tmp_path / "killed"
-    work.mkdir()
     for step, number in ((20, signal.SIGKILL), (70, signal.SIGTERM)):
-        process = start(work)
+        process = start("Slow", work, seconds=0.02)
         wait_for_step(work, process, step)
         process.send_signal(number)
         assert process.wait(10) == (-9 if number == signal.SIGKILL else 143)
-        assert not (work / "done.safetensors").exists()
-    process = start(work)
-    assert process.wait(60) == 0
-    from safetensors.torch import load_file
-
-    assert_same_bits(load_file(work / "done.safetensors"), weights(run(tmp_path / "whole", steps=120)))
+        assert not (work / "done_0.pt").exists()
+    assert start("Slow", work).wait(60) == 0
+    assert_same_bits(done(work), weights(run(tmp_path / "whole", steps=120)))
     assert (work / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
 
 
@@ -185,7 +211,7 @@ def test_a_gradient_that_is_not_finite_stops_it_and_keeps_the_good_checkpoint(tm
     with pytest.raises(
         UserError, match=r"not finite before step (1[5-9]|20); lower the learning rates; the checkpoint"
     ):
-        run(tmp_path / "w", model=Toy(pause=0.005, broken_at=15), checkpoint_seconds=0.02)
+        run(tmp_path / "w", lambda: Toy(pause=0.005, broken_at=15), checkpoint_seconds=0.02)
     saved = torch.load(tmp_path / "w" / "checkpoint.pt", weights_only=True)
     assert 0 < saved["step"] < 15
     assert all(tensor.isfinite().all() for tensor in saved["model"].values())
@@ -193,9 +219,9 @@ def test_a_gradient_that_is_not_finite_stops_it_and_keeps_the_good_checkpoint(tm
 
 def test_a_checkpoint_of_another_recipe_is_not_resumed(tmp_path):
     with pytest.raises(UserError):
-        run(tmp_path, model=Toy(broken_at=15), checkpoint_seconds=0)
+        run(tmp_path, lambda: Toy(broken_at=15), checkpoint_seconds=0)
     torch.manual_seed(0)
-    fresh = train(Toy(), toy_data(), toy_data(), settings(), tmp_path, "another", 1e9)
+    fresh = descend(Toy(), toy_data(), toy_data(), settings(), tmp_path, "another", 1e9)
     assert_same_bits(weights(fresh), weights(run(tmp_path / "whole")))
 
 
@@ -220,34 +246,135 @@ def test_a_batch_larger_than_the_data_is_a_users_mistake(tmp_path):
         run(tmp_path, batch_size=57)
 
 
-DISTRIBUTED = """
-import sys, torch
-from pathlib import Path
-sys.path[:0] = [{root!r}, {tests!r}]
-from test_gradient_descent import Toy, settings, toy_data
-from genai.training.gradient_descent import train
-class Exact(Toy):  # no draws and no statistics of a batch, which differ between shares of it
+class Showing(Toy):
+    """Shows what the weights, its mode and a draw are; it also draws from the generator that training draws from."""
+
+    def preview(self, generator):
+        torch.rand(3)
+        shown = [self.head.bias.item(), float(self.training), torch.rand((), generator=generator).item()]
+        return torch.tensor(shown)
+
+
+def test_a_model_shows_what_it_draws_and_trains_to_the_same_bits(tmp_path):
+    shown = {}
+    model = run(tmp_path / "shown", Showing, on_preview=shown.__setitem__)
+    assert_same_bits(weights(model), weights(run(tmp_path / "silent")))
+    assert (tmp_path / "shown/history.csv").read_text() == (tmp_path / "silent/history.csv").read_text()
+    assert list(shown) == [10, 20, 30, 40, 50, 60]
+    bias, training, draw = torch.stack(list(shown.values())).T
+    assert bias[-1] == model.head.bias, "the average of the weights is what is shown"
+    assert len(bias.unique()) == 6 and not training.any() and len(draw.unique()) == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "expected"),
+    [
+        (900, 50, [150, 300, 450, 600, 750, 900]),
+        (1000, 125, [125, 250, 375, 500, 625, 750, 875, 1000]),
+        (130, 60, [60, 120, 130]),
+        (5, 50, [5]),
+    ],
+)
+def test_previews_are_rows_of_the_history_evenly_and_the_last(steps, every, expected):
+    assert sorted(preview_steps(settings(steps=steps, validate_every=every))) == expected
+
+
+def test_there_are_at_most_eight_previews_and_the_last_step_is_one():
+    for steps in range(1, 200):
+        found = preview_steps(settings(steps=steps, validate_every=3))
+        assert 1 <= len(found) <= 8 and steps in found
+
+
+def test_previews_of_an_abandoned_training_go_and_those_of_a_resumed_one_stay(tmp_path):
+    old = tmp_path / "previews" / "10.txt"
+    old.parent.mkdir()
+    old.write_text("of another training")
+    with pytest.raises(UserError):
+        run(tmp_path, lambda: Toy(broken_at=15), checkpoint_seconds=0)
+    assert not old.exists()
+    old.parent.mkdir()
+    old.write_text("of this one")
+    run(tmp_path)
+    assert old.exists()
+
+
+class Exact(Toy):
+    """Without draws and without statistics of a batch, which differ between shares of it."""
+
+    changes: ClassVar = {"steps": 30, "muon_learning_rate": None}  # Muon computes in bfloat16
+
+    def __init__(self):
+        super().__init__()
+        self.norm.requires_grad_(False)
+
     def loss(self, batch):
         return (self.head(self.hidden(self.embedding(batch["x"])).relu()).squeeze(1) - batch["y"]).square().mean()
-torch.manual_seed(0)
-model = Exact()
-model.norm.requires_grad_(False)
-model = train(model, toy_data(), toy_data(), settings(), Path(sys.argv[1]), "same", 1e9)
-import os
-if os.environ.get("RANK", "0") == "0":
-    torch.save(model.state_dict(), sys.argv[1] + "/done.pt")
-""".format(root=str(ROOT), tests=str(ROOT / "tests"))
 
 
-def test_two_processes_share_a_batch_and_learn_what_one_learns(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(DISTRIBUTED)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, command in {"one": [], "two": torchrun}.items():
-        (tmp_path / name).mkdir()
-        subprocess.run(
-            [sys.executable, *command, str(script), str(tmp_path / name)], check=True, stderr=subprocess.DEVNULL
-        )
-    one, two = (torch.load(tmp_path / name / "done.pt", weights_only=True) for name in ("one", "two"))
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+class Drawing(Exact):
+    """Keeps what each step drew and which examples it saw, and gives that for its weights."""
+
+    changes: ClassVar = {"steps": 6, "batch_size": 28, "ema": None}
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def loss(self, batch):
+        if self.training:
+            mask = torch.dropout(torch.ones(64), 0.5, True)
+            self.drawn.append((mask, batch["number"]))
+        return super().loss(batch)
+
+    def state_dict(self, *arguments, **options):
+        return {"masks": torch.stack([mask for mask, _ in self.drawn]), "seen": torch.stack([x for _, x in self.drawn])}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A folder for each model that two processes trained."""
+    work = tmp_path_factory.mktemp("shared")
+    assert start("Exact", work / "Exact", "Drawing", work / "Drawing", processes=2).wait(60) == 0
+    return work
+
+
+def test_two_processes_share_a_batch_and_learn_what_one_learns(shared, tmp_path):
+    for name, tensor in run(tmp_path, Exact).state_dict().items():
+        torch.testing.assert_close(done(shared / "Exact")[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_each_process_draws_its_own_dropout_and_every_step_another(shared):
+    masks = torch.cat([done(shared / "Drawing", rank)["masks"] for rank in (0, 1)])
+    assert len(masks.unique(dim=0)) == len(masks) == 12
+
+
+def test_two_processes_see_each_example_once_an_epoch(shared):
+    # 56 examples, 28 a step: an epoch is two steps
+    for epoch in range(3):
+        seen = [done(shared / "Drawing", rank)["seen"][2 * epoch : 2 * epoch + 2] for rank in (0, 1)]
+        assert sorted(torch.cat(seen).flatten().tolist()) == list(range(56))
+
+
+def test_two_processes_of_which_one_gets_a_signal_both_leave_and_resume_to_the_same_bits(tmp_path):
+    work, whole = tmp_path / "stopped", tmp_path / "whole"
+    process = start("Slow", work, processes=2)
+    wait_for_step(work, process, 20, checkpoint=False)
+    os.kill(int((work / "pid_1").read_text()), signal.SIGTERM)
+    assert process.wait(30) != 0
+    assert not list(work.glob("done_*"))
+    assert 20 <= torch.load(work / "checkpoint.pt", weights_only=True)["step"] < 120
+    assert start("Slow", work, "Slow", whole, processes=2).wait(60) == 0
+    assert_same_bits(done(work), done(whole))
+    assert (work / "history.csv").read_text() == (whole / "history.csv").read_text()
+
+
+def test_a_signal_that_comes_while_the_processes_agree_counts_at_the_next_step(monkeypatch):
+    def all_reduce(flag, op):  # all of them answer what this one said, and the signal comes just then
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(devices.dist, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(devices.dist, "all_reduce", all_reduce)
+    with devices.Signals() as signals:
+        assert [signals.stop(world=2), signals.stop(world=2)] == [False, True]
+        with pytest.raises(SystemExit, match="143"):
+            signals.leave()

@@ -3,16 +3,14 @@
 The control of masked diffusion: the same transformer, causal, trained on the same windows.
 """
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from genai.core.config import Count, Seed, Strict
 from genai.core.dataset import Description
-from genai.diffusion.text.transformer import Transformer, TransformerConfig
+from genai.diffusion.text.transformer import Sampling, Transformer, TransformerConfig
+
+PREVIEWED = 32  # tokens in a text that is shown while it trains: each takes a call of the network
 
 
 class Autoregressive(nn.Module):
@@ -26,22 +24,15 @@ class Autoregressive(nn.Module):
     task = "language_model"
     metric = "bpc"
     generates = "text_generation"
+    Sampling = Sampling
 
     class Config(TransformerConfig):
         pass
 
-    class Sampling(Strict):
-        """How texts are generated."""
-
-        n: Count = Field(4, description="texts without a prompt")
-        length: Count = Field(128, description="tokens in a text")
-        temperature: Annotated[float, Field(gt=0, le=10)] = 0.8
-        seed: Seed = 0
-        prompts: list[str] = Field([], description="texts to continue")
-
     def __init__(self, config: Config, description: Description):
         super().__init__()
         V, T = description.vocabulary_size, description.shape[0]
+        self.length = T
         self.transformer = Transformer(config, n_tokens=V, n_outputs=V, length=T, causal=True)
 
     def logits(self, tokens: Tensor) -> Tensor:
@@ -61,6 +52,7 @@ class Autoregressive(nn.Module):
     def sample(self, canvas: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
         """Return the canvas (B, T) with each -1 replaced by a token, drawn from left to right.
 
+        generator: on the CPU, wherever the model is.
         Raises ValueError where a -1 stands before a given token.
         """
         unknown = canvas < 0
@@ -75,6 +67,11 @@ class Autoregressive(nn.Module):
             # float64: in float32 the smallest probabilities are never drawn, which acts like a lower temperature
             logits = self.transformer.logits(self.transformer(x[:, : t + 1])[:, t])
             p = (logits.double() / sampling.temperature).softmax(-1)
-            drawn = torch.multinomial(p, 1, generator=generator)[:, 0]
+            drawn = torch.multinomial(p.cpu(), 1, generator=generator)[:, 0].to(x.device)
             x[:, t] = torch.where(unknown[:, t], drawn, x[:, t])
         return x
+
+    def preview(self, generator: torch.Generator) -> Tensor:
+        """Return the tokens of two short texts, (2, T)."""
+        canvas = torch.full((2, min(self.length, PREVIEWED)), -1, device=self.transformer.cos.device)
+        return self.sample(canvas, Sampling(), generator)

@@ -23,13 +23,23 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from genai.core.config import Count, Seed, Strict
 from genai.core.dataset import Description
-from genai.diffusion.text.transformer import Transformer, TransformerConfig
+from genai.diffusion.text.transformer import Sampling, Transformer, TransformerConfig
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 DRAWS = 8  # maskings per window in nats
+PREVIEW_STEPS = 32  # of a text that is shown while it trains
+
+
+class MaskedSampling(Sampling):
+    """How texts are generated."""
+
+    sampler: Literal["ancestral", "confidence"] = "ancestral"
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(128, description="in which all tokens are revealed")
+    noise: Annotated[float, Field(ge=0, le=1000)] = Field(
+        8.0, description="confidence: Gumbel noise on the order of revealing; 0 repeats"
+    )
 
 
 class MaskedDiffusion(nn.Module):
@@ -39,27 +49,15 @@ class MaskedDiffusion(nn.Module):
     task = "language_model"
     metric = "nelbo_bpc"
     generates = "text_generation"
+    Sampling = MaskedSampling
 
     class Config(TransformerConfig):
         pass
 
-    class Sampling(Strict):
-        """How texts are generated."""
-
-        n: Count = Field(4, description="texts without a prompt")
-        length: Count = Field(128, description="tokens in a text")
-        sampler: Literal["ancestral", "confidence"] = "ancestral"
-        steps: Count = 128
-        temperature: Annotated[float, Field(gt=0, le=10)] = 0.8
-        noise: Annotated[float, Field(ge=0)] = Field(
-            8.0, description="confidence: Gumbel noise on the order of revealing; 0 repeats"
-        )
-        seed: Seed = 0
-        prompts: list[str] = Field([], description="texts to continue; [[N]] is a gap of N tokens to fill")
-
     def __init__(self, config: Config, description: Description):
         super().__init__()
         V, T = description.vocabulary_size, description.shape[0]
+        self.length = T
         self.mask = V  # the id after the vocabulary's
         self.transformer = Transformer(config, n_tokens=V + 1, n_outputs=V, length=T, causal=False)
 
@@ -79,12 +77,17 @@ class MaskedDiffusion(nn.Module):
         """tokens: (B, T) -> an unbiased estimate of each window's NELBO, (B,) float64."""
         return nelbo(self.denoise, tokens, self.mask, DRAWS, generator)
 
-    def sample(self, canvas: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    def sample(self, canvas: Tensor, sampling: MaskedSampling, generator: torch.Generator) -> Tensor:
         """Return the canvas (B, T) with each -1 replaced by a token; the rest, wherever it stands, is kept."""
         x = torch.where(canvas < 0, self.mask, canvas)
         if sampling.sampler == "ancestral":
             return ancestral(self.denoise, x, self.mask, sampling.steps, sampling.temperature, generator)
         return confidence(self.denoise, x, self.mask, sampling.steps, sampling.temperature, sampling.noise, generator)
+
+    def preview(self, generator: torch.Generator) -> Tensor:
+        """Return the tokens of two texts, revealed in few steps, (2, T)."""
+        canvas = torch.full((2, self.length), -1, device=self.transformer.cos.device)
+        return self.sample(canvas, MaskedSampling(steps=PREVIEW_STEPS), generator)
 
 
 def stratified_counts(u: Tensor, n: int, T: int) -> Tensor:
@@ -132,9 +135,10 @@ def categorical(logits: Tensor, temperature: float, u: Tensor) -> Tensor:
     In float32 the tail is cut off, which acts like a lower temperature (Zheng et al., "Masked diffusion
     models are secretly time-agnostic masked models and exploit inaccurate categorical sampling", 2024).
     """
-    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    drawn = torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)[:, 0]
-    return drawn.clamp(max=logits.shape[-1] - 1)
+    # summed on the CPU: CUDA's cumsum is not deterministic, which training forbids
+    cumulative = (logits.double() / temperature).softmax(-1).cpu().cumsum(-1)
+    drawn = torch.searchsorted(cumulative, u.cpu()[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    return drawn.clamp(max=logits.shape[-1] - 1).to(logits.device)
 
 
 def ancestral(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genai.core.config import Count, Fraction, Strict
+from genai.core.config import Count, Fraction, Seed, Strict
 
 
 class TransformerConfig(Strict):
@@ -36,6 +36,14 @@ class TransformerConfig(Strict):
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} should be an even multiple of heads {self.heads}")
         return self
+
+
+class Sampling(Strict):
+    """What every way of generating texts needs to be told."""
+
+    length: Annotated[int, Field(ge=1, le=4096)] = Field(128, description="tokens in a text")
+    temperature: Annotated[float, Field(gt=0, le=10)] = Field(0.8, description="below 1: likelier, less varied text")
+    seed: Seed = 0
 
 
 def rms_norm(x: Tensor) -> Tensor:

@@ -1,0 +1,86 @@
+"""Where a training runs: the device, the processes of torchrun that share it, the signals that end it."""
+
+import os
+import signal
+from typing import Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def device() -> torch.device:
+    """Return the best device there is; under torchrun, this process's own."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    alone = "WORLD_SIZE" not in os.environ  # Apple's devices do not work together
+    return torch.device("mps" if alone and torch.backends.mps.is_available() else "cpu")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Say whether the device computes in bfloat16 (emulated, it would be slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def world_size() -> int:
+    """Return the number of processes that torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join(device: torch.device) -> tuple[int, int]:
+    """Return this process's rank and the number of processes; under torchrun, join them first."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.cuda.set_device(device)
+    if "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+class Loss(nn.Module):
+    """A model whose forward is its loss: DistributedDataParallel averages only the gradients of a forward."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.model.loss(batch)
+
+
+class Signals:
+    """Turns SIGTERM and SIGINT into a flag, so that a step ends and is saved before the process leaves."""
+
+    def __enter__(self) -> Self:
+        self.received = self.agreed = 0
+        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number: int, frame) -> None:
+        self.received = number
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def stop(self, world: int) -> bool:
+        """Say whether a signal has come, to any of the processes; all get the same answer."""
+        self.agreed = self.received
+        if world > 1:  # all leave at the same step, or the others wait in a collective for ever
+            flag = torch.tensor(self.received)
+            if dist.get_backend() == "nccl":
+                flag = flag.cuda()
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+            self.agreed = int(flag)  # not `received`: a signal that came meanwhile is for the next step
+        return self.agreed > 0
+
+    def leave(self) -> None:
+        """Raise KeyboardInterrupt after SIGINT, else SystemExit with the status that a shell gives the signal."""
+        if self.agreed == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self.agreed)

@@ -1,0 +1,56 @@
+"""The optimisers of a network's parameters, and the schedule of their learning rates."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from genai.training.gradient_descent.train import Config
+
+
+def schedule(step: int, config: "Config") -> float:
+    """Return the factor of the peak learning rates at a step: linear rise, constant, linear fall to zero."""
+    warmup, decay = config.warmup * config.steps, config.decay * config.steps
+    rise = (step + 1) / warmup if warmup else 1.0
+    fall = (config.steps - step) / decay if decay else 1.0
+    return min(rise, fall, 1.0)
+
+
+def make_optimizers(model: nn.Module, config: "Config") -> list[torch.optim.Optimizer]:
+    """Return AdamW, and Muon (Jordan et al., 2024) for the hidden matrices where its rate is set.
+
+    Embeddings and the `head` learn at `embedding_learning_rate`. Decay of weights is for matrices only.
+    """
+    muon, embedding, matrices, others = [], [], [], []
+    for module_name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if isinstance(module, nn.Embedding) or module_name.rpartition(".")[2] == "head":
+                embedding.append(parameter)
+            elif config.muon_learning_rate is not None and isinstance(module, nn.Linear) and parameter.ndim == 2:
+                muon.append(parameter)
+            else:
+                (matrices if parameter.ndim > 1 else others).append(parameter)
+    rate, decay = config.learning_rate, config.weight_decay
+    groups = [
+        {"params": embedding, "lr": config.embedding_learning_rate or rate, "weight_decay": 0.0},
+        {"params": matrices, "lr": rate, "weight_decay": decay},
+        {"params": others, "lr": rate, "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = []
+    if groups := [group for group in groups if group["params"]]:
+        optimizers.append(torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True))
+    if muon:
+        assert config.muon_learning_rate is not None
+        optimizers.append(torch.optim.Muon(muon, lr=config.muon_learning_rate, weight_decay=decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+def set_rates(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
+    """Set each learning rate to its peak times the factor."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
