@@ -37,7 +37,7 @@ def log_model(store: Store, e: Finished, run_id: str, params: dict[str, str]) ->
     tags = {"task": e.task, "data_hash": e.data[1], "genai.model": e.model_hash}
     logged = store.client.create_logged_model(store.experiment_id, e.name, run_id, tags, params, model_type=e.task)
     with tempfile.TemporaryDirectory() as temporary:
-        files, folder = Path(temporary) / e.name, Path(temporary) / "model"
+        files, folder = Path(temporary) / "data" / e.name, Path(temporary) / "model"
         shutil.copytree(e.root / "models" / e.name, files)
         if e.generator:
             write_json(files / "generator.json", {"task": e.task, "sampling": sampling(e)})

@@ -136,7 +136,7 @@ def test_scores_that_are_gone_or_were_measured_otherwise_are_made_anew(root, cap
 
 def registered_folder(root, name="mean", version=1):
     client = Store(root).client
-    model_id = client.get_model_version(name, str(version)).model_id
+    model_id = client.get_model_version(name, str(version)).source.removeprefix("models:/")
     return Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
 
 
