@@ -84,6 +84,8 @@ class UNet(nn.Module):
     also sees what its counterpart saw. Each level halves height and width.
     """
 
+    frequencies: Tensor
+
     def __init__(self, n_image_channels: int, n_classes: int, channels: list[int], n_embedding: int):
         super().__init__()
         self.register_buffer(
@@ -118,15 +120,13 @@ class UNet(nn.Module):
         return self.last(F.silu(self.norm(h)))
 
 
-class Sampling(Strict):
+class ImageSampling(Strict):
     """How images are drawn."""
 
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(
         description="of Heun's method, two evaluations of the network each"
     )
-    guidance: Annotated[float, Field(ge=0, le=20)] = Field(
-        1.0, description="1: as learned; more: more typical of its class"
-    )
+    guidance: Annotated[float, Field(ge=0, le=20, description="1: as learned; more: more typical of its class")] = 1.0
     seed: Seed
 
 
@@ -136,7 +136,7 @@ class FlowMatching(nn.Module):
     takes = frozenset({"images"})
     task = "flow_matching"
     generates = "image_generation"
-    Sampling = Sampling
+    Sampling = ImageSampling
 
     class Config(Strict):
         channels: Annotated[list[Count], Field(min_length=1)] = Field(
@@ -192,7 +192,7 @@ class FlowMatching(nn.Module):
         return unknown + guidance * (v - unknown)
 
     @torch.no_grad()
-    def sample(self, labels: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    def sample(self, labels: Tensor, sampling: ImageSampling, generator: torch.Generator) -> Tensor:
         """Return an image of each class in labels (N,), (N, C, H, W) in [0, 1], from noise by `generator`."""
         noise = torch.randn((len(labels), *self.shape), generator=generator, device=generator.device).to(labels.device)
         parts = [
@@ -204,4 +204,4 @@ class FlowMatching(nn.Module):
     def preview(self, generator: torch.Generator) -> Tensor:
         """Return an image of each of the first classes, drawn in few steps, (N, C, H, W) in [0, 1]."""
         labels = torch.arange(min(self.n_classes, PREVIEWED), device=self.velocity.frequencies.device)
-        return self.sample(labels, Sampling(steps=4, seed=0), generator)
+        return self.sample(labels, ImageSampling(steps=4, seed=0), generator)

@@ -8,7 +8,7 @@ import torch
 
 from genai.core.config import UserError, validate
 from genai.core.dataset import Description
-from genai.diffusion.image import FlowMatching, Sampling, flow_matching_loss, heun
+from genai.diffusion.image import FlowMatching, flow_matching_loss, heun
 
 MEAN, SD = 1.5, 0.5  # of the Gaussian that stands for the images
 
@@ -34,7 +34,7 @@ def flow(shape=(1, 8, 8), seed=0, **config):
 
 
 def sampling(**values):
-    return Sampling(**{"steps": 2, "guidance": 1.0, "seed": 0} | values)
+    return FlowMatching.Sampling(**{"steps": 2, "guidance": 1.0, "seed": 0} | values)
 
 
 def test_heun_carries_noise_to_the_gaussian_with_an_error_of_order_two():
@@ -233,7 +233,7 @@ def test_numbers_of_a_request_are_bounded():
         ({"per_class": 3}, "sample.per_class: unknown key"),
     ]:
         with pytest.raises(UserError, match=line):
-            validate(Sampling, {"steps": 2, "seed": 0} | values, "sample")
+            validate(FlowMatching.Sampling, {"steps": 2, "seed": 0} | values, "sample")
 
 
 def test_learns_to_draw_what_a_class_looks_like():
