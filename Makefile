@@ -1,6 +1,7 @@
 # pipeline · test · ui · bench; each sets up .venv from requirements.lock when needed.
 # figures copies the pictures that the READMEs show out of what the pipeline made; lock resolves the pins anew.
-PYTHON ?= python3
+# the figures of the README, whose corpus is the text of the running Python, were made with 3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
@@ -11,6 +12,7 @@ pipeline: .venv/installed
 	@python -m flows.pipeline
 
 test: .venv/installed
+	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-cache >/dev/null || { lint-imports --no-cache; exit 1; }
 	@python -m pytest
 
 ui: .venv/installed
@@ -19,10 +21,12 @@ ui: .venv/installed
 bench: .venv/installed
 	@python -m bench.training_loop
 	@python -m bench.cost
+	@python -m bench.scale
 
 figures:
 	@mkdir -p docs
-	@cp reports/curves.png reports/k_means.png reports/logistic_regression.png reports/cnn.png docs/
+	@cp reports/figures/curves.png docs/
+	@for name in k_means logistic_regression cnn; do cp reports/figures/$$name/weights.png docs/$$name.png; done
 	@cp samples/image_diffusion/grid.png docs/digits.png
 
 # uv is pinned and hash-checked by the lock as well; byte code is compiled once, not by every process.

@@ -17,9 +17,9 @@ from torch import nn
 from genai.core.config import load
 from genai.core.dataset import Dataset
 from genai.model import build
-from genai.training.batches import Arrays
-from genai.training.gradient_descent import Config, descend, validation_loss
-from genai.training.optimizers import make_optimizers, schedule, set_rates
+from genai.training.gradient_descent.batches import Arrays
+from genai.training.gradient_descent.train import Config, descend, validation_loss
+from genai.training.gradient_descent.optimizers import make_optimizers, schedule, set_rates
 
 EXPERIMENTS = {"mlp": 1500, "cnn": 200, "text_diffusion": 20}  # steps a turn
 TURNS = 7

@@ -6,31 +6,68 @@ was learned stands in attributes that end in an underscore. This file imports to
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from genai.core.config import Experiment, UserError, model_class, validate
+from genai.core.config import Experiment, UserError, code_hash, model_class, validate
 from genai.core.dataset import Description, atomic, write_arrays, write_json
 
-FORMAT = 1  # raise it when a file written before cannot be read any more
+FORMAT = 2  # raise it when a file written before cannot be read any more
+BATCH, WINDOWS = 256, 16  # examples, windows of text that a network is given at a time; no result depends on it
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model, in evaluation mode, and what is known of it."""
+
+    model: Any
+    name: str
+    experiment: Experiment
+    description: Description
+    directory: Path
+
+    def apply(self, method: str, x: np.ndarray) -> np.ndarray:
+        """Return `model.method(x)` as an array, a network's in batches and without gradients."""
+        if not hasattr(self.model, "parameters"):
+            return getattr(self.model, method)(x)
+        import torch
+
+        with torch.no_grad():
+            parts = [getattr(self.model, method)(torch.from_numpy(x[i : i + BATCH])) for i in range(0, len(x), BATCH)]
+            return torch.cat(parts).numpy()
+
+    def nats(self, windows: np.ndarray) -> np.ndarray:
+        """Return -log p of each window (N, T) of tokens under a language model, (N,) float64."""
+        if not hasattr(self.model, "parameters"):
+            return self.model.nats(windows)
+        import torch
+
+        generator = torch.Generator().manual_seed(self.experiment.train.seed)
+        parts = [torch.from_numpy(windows[i : i + WINDOWS]) for i in range(0, len(windows), WINDOWS)]
+        with torch.no_grad():
+            return torch.cat([self.model.nats(part, generator) for part in parts]).numpy()
 
 
 def build(name: str, experiment: Experiment, description: Description) -> Any:
     """Return the untrained model of an experiment. Raises UserError."""
-    from genai.core.config import check_takes
-
+    at = f"experiments.{name}"
     cls = model_class(name, experiment)
-    check_takes(name, experiment, cls, description.kind)
-    config = validate(cls.Config, experiment.config, f"experiments.{name}.config")
+    if description.kind not in cls.takes:
+        takes = " or ".join(sorted(cls.takes))
+        raise UserError(f"{at}.data: {experiment.data!r} holds {description.kind}; {experiment.model} takes {takes}")
+    config = validate(cls.Config, experiment.config, f"{at}.config")
     try:
-        return cls(config, description)
+        model = cls(config, description)
     except ValueError as error:  # a config that is sound by itself but not for this data
-        raise UserError(f"experiments.{name}.config: {error}") from None
+        raise UserError(f"{at}.config: {error}") from None
+    if model.task != experiment.task:
+        raise UserError(f"{at}.task: {experiment.task!r} should be {model.task!r}, what {experiment.model} does here")
+    return model
 
 
 def state(model: Any) -> dict[str, np.ndarray]:
@@ -46,37 +83,40 @@ def save(
     experiment: Experiment,
     description: Description,
     model: Any,
+    environment: dict[str, Any],
     tokenizer: Path | None = None,
 ) -> None:
-    """Write the model's folder; config.json comes last, so that a folder with one is whole."""
-    directory = Path(directory)
+    """Write the model's folder; config.json comes last, so that a folder with one is whole.
+
+    It holds a hash of the model's code: what uses the model then depends on that code by depending on this folder.
+    """
     write_arrays(directory / "model.safetensors", state(model))
     if tokenizer is not None:
         with atomic(directory / "tokenizer.json") as temporary:
             temporary.write_bytes(tokenizer.read_bytes())
-    write_json(
-        directory / "config.json",
-        {
-            "format": FORMAT,
-            "name": name,
-            "task": model.task,
-            "experiment": experiment.model_dump(exclude_none=True),
-            "description": description.model_dump(),
-        },
-    )
+    config = {
+        "format": FORMAT,
+        "name": name,
+        "experiment": experiment.model_dump(),
+        "description": description.model_dump(),
+        "code": code_hash(experiment.code),
+        "environment": environment,
+    }
+    write_json(directory / "config.json", config)
 
 
-def load(directory: Path) -> SimpleNamespace:
-    """Read a model's folder: `.model` (trained, in evaluation mode), `.name`, `.experiment`, `.description`.
+def load(directory: Path, same_code: bool = True) -> Loaded:
+    """Read a model's folder. With `same_code`, its code must be that which it was trained with.
 
     Raises UserError where a file is missing, damaged, of another format or not of this model.
     """
     directory = Path(directory)
+    again = f"run: dvc repro train@{directory.name}"
     try:
         config = json.loads((directory / "config.json").read_text())
         found = config["format"]
     except FileNotFoundError:
-        raise UserError(f"{directory}: no trained model here; run: dvc repro train@{directory.name}") from None
+        raise UserError(f"{directory}: no trained model here; {again}") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{directory}/config.json: not a model's config; train it again") from None
     if found != FORMAT:
@@ -85,6 +125,8 @@ def load(directory: Path) -> SimpleNamespace:
     experiment = validate(Experiment, config["experiment"], f"{directory}/config.json: experiment")
     description = validate(Description, config["description"], f"{directory}/config.json: description")
     model = build(name, experiment, description)
+    if same_code and config["code"] != code_hash(experiment.code):
+        raise UserError(f"{directory}: {experiment.code} is not as it was in training; {again}")
     path = directory / "model.safetensors"
     try:
         arrays = load_file(path)
@@ -101,4 +143,4 @@ def load(directory: Path) -> SimpleNamespace:
     else:
         for key, array in arrays.items():
             setattr(model, key, array)
-    return SimpleNamespace(model=model, name=name, experiment=experiment, description=description)
+    return Loaded(model, name, experiment, description, directory)

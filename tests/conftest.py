@@ -26,13 +26,14 @@ def shrink(params: dict) -> dict:
     for experiment in params["experiments"].values():
         if "steps" in experiment["train"]:
             experiment["train"].update(steps=4, validate_every=2, batch_size=4)
-        if "sample" in experiment:
-            if "steps" in experiment["sample"]:
-                experiment["sample"].update(steps=2)
-            if "per_class" in experiment["sample"]:
-                experiment["sample"].update(per_class=2)
-            else:
-                experiment["sample"].update(n=1, prompts=experiment["sample"]["prompts"][:1])
+    for generator in params["generators"].values():
+        generator["grade"]["n"] = 10 if generator["task"] == "image_generation" else 2
+        if "steps" in generator["sampling"]:
+            generator["sampling"].update(steps=2)
+        if "per_class" in generator["show"]:
+            generator["show"].update(per_class=2)
+        else:
+            generator["show"].update(n=1, prompts=generator["show"]["prompts"][:1])
     return params
 
 
@@ -61,12 +62,14 @@ class Project:
     def write_params(self) -> None:
         YAML().dump(self.params, self.folder / "params.yaml")
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
+    def run(
+        self, *command: str, check: bool = True, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess:
         """Run a command to its end; with `check`, fail showing its output."""
         done = subprocess.run(
             command,
             check=False,
-            cwd=self.folder,
+            cwd=cwd or self.folder,
             env=ENVIRONMENT | environment,
             capture_output=True,
             text=True,

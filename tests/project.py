@@ -11,7 +11,7 @@ from genai.core import config
 from genai.core.config import Experiment
 from genai.core.dataset import Description, write_arrays
 
-TABLE = Description(kind="regression", shape=[3])
+TABLE = Description(kind="table", shape=[3])
 IMAGES = Description(kind="images", shape=[1, 8, 8], classes=list("0123456789"))
 
 

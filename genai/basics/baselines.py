@@ -9,7 +9,7 @@ from genai.core.dataset import Description
 class Mean:
     """Predicts the mean of the training targets: of all constants the one with the least squared error; its R2 is 0."""
 
-    takes = frozenset({"regression"})
+    takes = frozenset({"table"})
     task = "regression"
 
     class Config(Strict):

@@ -17,11 +17,11 @@ def squared_distances(x: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 def k_means_plus_plus(x: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
     """Return n_clusters rows of x, each drawn in proportion to its squared distance from the nearest one before."""
-    chosen = [rng.integers(len(x))]
+    chosen = [int(rng.integers(len(x)))]
     nearest = squared_distances(x, x[chosen])[:, 0]
     for _ in range(1, n_clusters):
         nearest[chosen] = 0  # exact, so that none is drawn twice
-        chosen.append(rng.choice(len(x), p=nearest / nearest.sum()))
+        chosen.append(int(rng.choice(len(x), p=nearest / nearest.sum())))
         nearest = np.minimum(nearest, squared_distances(x, x[chosen[-1:]])[:, 0])
     return x[chosen]
 

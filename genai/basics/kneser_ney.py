@@ -23,7 +23,7 @@ class KneserNey:
     """A language model of n-grams of tokens."""
 
     takes = frozenset({"text"})
-    task = "language"
+    task = "language_model"
     metric = "bpc"
 
     class Config(Strict):

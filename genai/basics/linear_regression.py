@@ -18,7 +18,7 @@ class LinearRegression:
     The penalty is on w', the weights of the standardised features, so that units do not matter; b is free.
     """
 
-    takes = frozenset({"regression"})
+    takes = frozenset({"table"})
     task = "regression"
 
     class Config(Strict):

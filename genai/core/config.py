@@ -1,20 +1,24 @@
 """params.yaml as frozen, strict pydantic models, and the one line that a mistake in it gets.
 
-Two maps: `datasets` (a source below `genai.data` and its numbers) and `experiments` (a data set, a
-model and its numbers). What belongs to one source or one model is validated by the `Config` that
-stands beside it, so that this file, which every stage depends on, knows none of them.
+Three maps: `datasets` (a source below `genai/data` and its numbers), `experiments` (a data set, a task, a
+model and its numbers) and `generators` (how an experiment's model samples and what grades the samples).
+What belongs to one source, model, task or method of training is validated by the `Config` that stands
+beside it, so that this file, which every stage depends on, knows none of them.
 """
 
 import difflib
+import hashlib
 import importlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import ModuleType
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
+ROOT = Path(__file__).parents[2]  # of the code
 
 
 class UserError(Exception):
@@ -27,6 +31,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Open(BaseModel):
+    """The base of a section whose other keys belong to the `Config` of the file that it names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+
 Rate = Annotated[float, Field(gt=0, le=10)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -34,57 +44,45 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
-class Fit(Strict):
-    """How a model with `fit` is trained: nothing but its seed and its share of the machine."""
+class DatasetConfig(Open):
+    """A data set: where it comes from; the other keys belong to the source's own `Config`."""
 
+    kind: Literal["table", "images", "text"]
+    source: Name = Field(description="a file below genai/data")
+
+
+class Training(Open):
+    """How a model is trained; the other keys belong to the method's own `Config`."""
+
+    method: Name = Field(description="a folder below genai/training")
     seed: Seed
     threads: Count = Field(description="CPU threads; results depend on it, so it is a parameter")
 
 
-class GradientDescent(Fit):
-    """How the training loop trains an `nn.Module`. Rates are peaks; every schedule counts steps."""
-
-    steps: Count
-    batch_size: Count
-    learning_rate: Rate = Field(description="AdamW's")
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    muon_learning_rate: Rate | None = Field(None, description="Muon's, for hidden matrices; null: AdamW trains them")
-    embedding_learning_rate: Rate | None = Field(
-        None, description="AdamW's for embeddings and the head; null: learning_rate"
-    )
-    warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises linearly")
-    decay: Annotated[float, Field(ge=0, le=1)] = Field(
-        1.0, description="share of the steps, at the end, in which it falls linearly to zero"
-    )
-    clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest norm of the gradient")
-    ema: Fraction | None = Field(None, description="decay of the weights' moving average; null: none")
-    bf16: bool = Field(False, description="autocast to bfloat16 where the device has it")
-    validate_every: Count = 50
-
-
-Training = Annotated[
-    Annotated[Fit, Tag("fit")] | Annotated[GradientDescent, Tag("gradient_descent")],
-    Discriminator(lambda v: "gradient_descent" if len(v if isinstance(v, dict) else v.model_fields_set) > 2 else "fit"),
-]
-
-
-class DatasetConfig(BaseModel):
-    """A data set: where it comes from; the other keys belong to the source's own `Config`."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-    source: Name = Field(description="a file below genai/data")
-
-
 class Experiment(Strict):
-    """One model trained on one data set."""
+    """One model trained on one data set and measured at one task."""
 
     data: Name = Field(description="a key of datasets")
-    model: str = Field(pattern=r"^[a-z_]+(\.[a-z0-9_]+)+\.[A-Z]\w*$", description="address of a class below genai")
-    code: str = Field(description="the file of that class: DVC cannot read it out of the address")
-    judge: Name = Field(description="the experiment whose model grades the samples; itself where the labels grade")
+    task: Name = Field(description="a file below genai/tasks")
+    code: Annotated[str, Field(pattern=r"^genai(/[a-z][a-z0-9_]*)+(\.py)?$")] = Field(
+        description="the file of the model, or its folder: what DVC watches"
+    )
+    model: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*\.)*[A-Z]\w*$")] = Field(
+        description="the class in that file; in a folder with its file before it: masked.MaskedDiffusion"
+    )
     config: dict[str, Any] = Field(description="the model's own Config")
     train: Training
-    sample: dict[str, Any] | None = Field(None, description="how a generator samples: its own Sampling")
+
+
+class Generator(Strict):
+    """How the model of an experiment samples, what is shown of it and what grades it."""
+
+    task: Name = Field(description="a file below genai/tasks")
+    judge: Name = Field(description="the experiment whose model grades the samples")
+    real: Name = Field(description="the data set that the samples are held against")
+    sampling: dict[str, Any] = Field(description="the model's own Sampling")
+    show: dict[str, Any] = Field(description="what is drawn for people: the task's own Show")
+    grade: dict[str, Any] = Field(description="what is drawn to be graded: the task's own Grade")
 
 
 class Params(Strict):
@@ -92,6 +90,15 @@ class Params(Strict):
 
     datasets: dict[Name, DatasetConfig]
     experiments: dict[Name, Experiment]
+    generators: dict[Name, Generator]
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "datasets": DatasetConfig,
+    "experiments": Experiment,
+    "generators": Generator,
+}
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read(path: Path) -> Any:
@@ -109,7 +116,15 @@ def read(path: Path) -> Any:
         raise UserError(f"{where}: not YAML: {problem}") from None
 
 
-def validate(cls: Any, values: Any, where: str) -> Any:
+def read_params(path: Path = PARAMS) -> dict[str, Any]:
+    """Return the three maps of params.yaml, not yet validated. Raises UserError."""
+    values = read(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: should be a map with the keys {', '.join(SECTIONS)}")
+    return values
+
+
+def validate(cls: type[Model], values: Any, where: str) -> Model:
     """Return `cls` made of `values`; raise UserError naming the key path, the value and what is right."""
     try:
         return cls.model_validate(values)
@@ -120,51 +135,41 @@ def validate(cls: Any, values: Any, where: str) -> Any:
 
 
 def _one_line(error: Any, cls: type[BaseModel], where: str) -> str:
-    loc = [str(part) for part in error["loc"] if part not in ("fit", "gradient_descent")]
+    loc = [str(part) for part in error["loc"]]
     path = ".".join([where, *loc]).strip(".")
     if error["type"] == "extra_forbidden":
-        known = _fields_at(cls, error["loc"][:-1])
+        known = list(_model_at(cls, loc[:-1]).model_fields)
         close = difflib.get_close_matches(loc[-1], known, 1)
         return f"{path}: unknown key" + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
     if error["type"] == "missing":
         return f"{path}: missing"
+    if error["type"] in ("model_type", "dict_type"):
+        return f"{path}: {error['input']!r} should be a map of keys and values"
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if error["type"].startswith("value_error"):
         return f"{path}: {message}" if path else message
     return f"{path}: {error['input']!r} {message}"
 
 
-def _fields_at(cls: Any, loc: tuple) -> list[str]:
-    if "gradient_descent" in loc:
-        return list(GradientDescent.model_fields)
-    if "fit" in loc:
-        return list(GradientDescent.model_fields)
-    for part in loc:
-        if cls is Params:
-            cls = Experiment if part == "experiments" else DatasetConfig
-    return list(cls.model_fields)
+def _model_at(cls: type[BaseModel], loc: list[str]) -> type[BaseModel]:
+    return SECTIONS.get(loc[0], cls) if loc and cls is Params else cls
 
 
 def load(path: Path = PARAMS) -> Params:
-    """Read and validate what every stage can know without importing a model. Raises UserError."""
-    values = read(path)
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: should be a map with the keys datasets and experiments")
-    params = validate(Params, values, "")
+    """Read and validate what can be known without importing a source, a model or a task. Raises UserError."""
+    params = validate(Params, read_params(path), "")
     for name, experiment in params.experiments.items():
-        at = f"experiments.{name}"
-        if experiment.data not in params.datasets:
-            raise UserError(
-                f"{at}.data: {experiment.data!r} is not a key of datasets; known: {', '.join(params.datasets)}"
-            )
-        if experiment.judge not in params.experiments:
-            raise UserError(
-                f"{at}.judge: {experiment.judge!r} is not a key of experiments; {name!r} means the labels grade"
-            )
-        module = experiment.model.rpartition(".")[0]
-        if experiment.code != (right := f"genai/{module.replace('.', '/')}.py"):
-            raise UserError(f"{at}.code: {experiment.code!r} should be {right!r}, the file of {experiment.model}")
+        _known(experiment.data, params.datasets, f"experiments.{name}.data", "datasets")
+    for name, generator in params.generators.items():
+        _known(name, params.experiments, f"generators.{name}", "experiments")
+        _known(generator.judge, params.experiments, f"generators.{name}.judge", "experiments")
+        _known(generator.real, params.datasets, f"generators.{name}.real", "datasets")
     return params
+
+
+def _known(name: str, table: dict[str, Any], where: str, of: str) -> None:
+    if name not in table:
+        raise UserError(f"{where}: {name!r} is not a key of {of}; known: {', '.join(table)}")
 
 
 def pick(table: dict[str, Any], name: str, where: str) -> Any:
@@ -172,75 +177,54 @@ def pick(table: dict[str, Any], name: str, where: str) -> Any:
     if name not in table:
         close = difflib.get_close_matches(name, table, 1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(table)}"
-        raise UserError(f"{name!r} is not in {where} of {PARAMS}; {hint}")
+        raise UserError(f"{name!r} is not in {where}; {hint}")
     return table[name]
 
 
-def source(name: str, config: DatasetConfig) -> tuple[Any, Any]:
-    """Return the module of a data set's source and its validated Config. Raises UserError."""
-    at = f"datasets.{name}"
-    try:
-        module = importlib.import_module(f"genai.data.{config.source}")
-    except ModuleNotFoundError as error:
-        if error.name != f"genai.data.{config.source}":
-            raise
-        module = None
-    if not hasattr(module, "prepare"):
-        known = sorted(p.stem for p in Path(__file__).with_name("data").glob("*.py") if "def prepare(" in p.read_text())
-        raise UserError(f"{at}.source: {config.source!r} should be one of {', '.join(known)}")
-    return module, validate(module.Config, config.model_extra, at)
+def load_file(folder: str, name: str, where: str) -> ModuleType:
+    """Import genai/FOLDER/NAME.py, a source or a task. Raises UserError."""
+    path = ROOT / "genai" / folder / f"{name}.py"
+    if not path.is_file():
+        known = sorted(p.stem for p in path.parent.glob("[a-z]*.py"))
+        raise UserError(f"{where}: {name!r} should be a file of genai/{folder}: {', '.join(known)}")
+    return importlib.import_module(f"genai.{folder}.{name}")
+
+
+def load_method(name: str, where: str) -> ModuleType:
+    """Import genai/training/NAME/train.py, a method of training with `Config` and `train`. Raises UserError."""
+    path = ROOT / "genai" / "training" / name / "train.py"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in path.parents[1].glob("*/train.py"))
+        raise UserError(f"{where}: {name!r} should be one of {', '.join(known)}")
+    return importlib.import_module(f"genai.training.{name}.train")
 
 
 def model_class(name: str, experiment: Experiment) -> Any:
-    """Import the class at `experiment.model` and check the numbers that belong to it. Raises UserError."""
+    """Import the class of an experiment's model and check the numbers that belong to it. Raises UserError."""
     at = f"experiments.{name}"
-    module_name, _, class_name = experiment.model.rpartition(".")
-    try:
-        module = importlib.import_module(f"genai.{module_name}")
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("genai."):
-            raise
-        raise UserError(f"{at}.model: {experiment.model!r}: there is no file {experiment.code}") from None
+    inner, _, class_name = experiment.model.rpartition(".")
+    path = ROOT / experiment.code / (f"{inner.replace('.', '/')}.py" if inner else "")
+    if path.is_dir():
+        files = " or ".join(f"{p.stem}.{class_name}" for p in sorted(path.glob("[a-z]*.py")))
+        raise UserError(f"{at}.model: {class_name!r}: in the folder {experiment.code} it should be like {files}")
+    if not path.is_file():
+        wrong = "model" if (ROOT / experiment.code).exists() else "code"
+        raise UserError(f"{at}.{wrong}: {getattr(experiment, wrong)!r}: there is no file {path.relative_to(ROOT)}")
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     cls = getattr(module, class_name, None)
     if cls is None or not hasattr(cls, "Config"):
-        known = [
-            n
-            for n, c in vars(module).items()
-            if getattr(c, "__module__", "") == module.__name__ and hasattr(c, "Config")
-        ]
-        raise UserError(f"{at}.model: {class_name!r} is not a model in {experiment.code}; known: {', '.join(known)}")
+        classes = {n: c for n, c in vars(module).items() if getattr(c, "__module__", "") == module.__name__}
+        known = ", ".join(n for n, c in classes.items() if hasattr(c, "Config"))
+        raise UserError(f"{at}.model: {class_name!r} is not a model in {path.relative_to(ROOT)}; known: {known}")
     validate(cls.Config, experiment.config, f"{at}.config")
-    if hasattr(cls, "loss") and not isinstance(experiment.train, GradientDescent):
-        raise UserError(f"{at}.train.steps: missing; {class_name} is trained by gradient descent")
-    if hasattr(cls, "fit") and isinstance(experiment.train, GradientDescent):
-        raise UserError(f"{at}.train.steps: unknown key; {class_name} is fitted, not trained in steps")
-    if hasattr(cls, "Sampling"):
-        validate(cls.Sampling, experiment.sample or {}, f"{at}.sample")
-    elif experiment.sample is not None:
-        raise UserError(f"{at}.sample: unknown key; {class_name} generates nothing")
     return cls
 
 
-def check_takes(name: str, experiment: Experiment, cls: Any, kind: Literal["regression", "images", "text"]) -> None:
-    """Raise UserError where the model cannot take a data set of this kind."""
-    if kind not in cls.takes:
-        raise UserError(
-            f"experiments.{name}.data: {experiment.data!r} holds {kind}; {experiment.model} takes {' or '.join(sorted(cls.takes))}"
-        )
-
-
-def check(params: Params) -> None:
-    """Validate all of it, models included, before anything runs. Raises UserError."""
-    kinds = {name: source(name, config)[0].kind for name, config in params.datasets.items()}
-    classes = {name: model_class(name, experiment) for name, experiment in params.experiments.items()}
-    for name, experiment in params.experiments.items():
-        check_takes(name, experiment, classes[name], kinds[experiment.data])
-        judge = params.experiments[experiment.judge]
-        if getattr(classes[name], "task", None) == "image_generation" and not hasattr(classes[experiment.judge], "features"):
-            raise UserError(
-                f"experiments.{name}.judge: {experiment.judge!r} should be a network that classifies images"
-            )
-        if judge.data != experiment.data:
-            raise UserError(
-                f"experiments.{name}.judge: {experiment.judge!r} is of {judge.data}, should be of {experiment.data}"
-            )
+def code_hash(code: str) -> str:
+    """Return the hash of an experiment's `code`: of the Python files in a folder, or of the one file."""
+    path = ROOT / code
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    digest = hashlib.md5(usedforsecurity=False)
+    for file in files:
+        digest.update(f"{file.relative_to(ROOT).as_posix()} {hashlib.md5(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 data/NAME/description.json                      kind, shapes, classes, vocabulary size
 data/NAME/card.md                               where it came from, what was done, what was checked
-data/NAME/{train,validation,test}.safetensors   regression and images: x, y
+data/NAME/{train,validation,test}.safetensors   table and images: x, y
 data/NAME/{train,validation,test}.txt           text, with tokenizer.json
 """
 
@@ -27,13 +27,16 @@ SPLITS = ("train", "validation", "test")
 class Description(Strict):
     """What a model needs to know of its data to take its shape."""
 
-    kind: Literal["regression", "images", "text"]
+    kind: Literal["table", "images", "text"]
     shape: list[int]  # of one example: [features], [channels, height, width] or [tokens in a window]
     classes: list[str] = Field(default_factory=list)  # images: the name of class 0, 1, ...
-    vocabulary_size: int | None = None  # text: number of tokens, special ones excluded
+    vocabulary_size: int = 0  # text: number of tokens, special ones excluded
 
     @property
     def n_classes(self) -> int:
+        """The number of classes. Raises ValueError where the data have none."""
+        if not self.classes:
+            raise ValueError("the data have no classes")
         return len(self.classes)
 
 
@@ -56,7 +59,7 @@ class Dataset:
     def arrays(self, split: str) -> dict[str, np.ndarray]:
         """Return the split's arrays, first axis the examples.
 
-        regression: x (N, features) float32, y (N,) float32
+        table:      x (N, features) float32, y (N,) float32
         images:     x (N, C, H, W) float32 in [0, 1], y (N,) int64
         text:       tokens (N, T) int64; of `train` every window of T tokens (a view: N is about the
                     number of tokens), of the others the windows side by side
@@ -142,6 +145,20 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     with atomic(path) as temporary:
         temporary.write_bytes(content)  # its own way of writing files hides the error of a full disk
+
+
+def write_image_grid(x: np.ndarray, path: Path) -> None:
+    """Write images (rows, columns, C, H, W) in [0, 1] as one PNG, enlarged to about 40 pixels each, atomically."""
+    from PIL import Image
+
+    x = np.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.5)
+    rows, columns, channels, height, width = x.shape
+    grid = x.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+    pixels = (np.clip(grid, 0, 1) * 255).round().astype(np.uint8)
+    image = Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels)
+    factor = max(1, 40 // width)
+    with atomic(path) as temporary:
+        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(temporary, "PNG")
 
 
 def split_indices(

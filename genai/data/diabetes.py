@@ -9,7 +9,7 @@ from pydantic import Field
 from genai.core.config import Seed, Strict, UserError
 from genai.core.dataset import Description, split_indices, write_arrays, write_json, write_text
 
-kind = "regression"
+kind = "table"
 
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 

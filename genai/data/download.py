@@ -122,3 +122,7 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ in names:
         return names[type(error).__name__]
     return "connection cut" if type(error).__name__ == "ChunkedEncodingError" else "no connection"
+
+
+def mirror():
+    return None

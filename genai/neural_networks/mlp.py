@@ -22,7 +22,7 @@ class MLP(nn.Module):
     means and variances over the training batches, which are buffers of the model.
     """
 
-    takes = frozenset({"regression", "images"})
+    takes = frozenset({"table", "images"})
 
     class Config(Strict):
         widths: Annotated[list[Count], Field(min_length=1)] = Field(description="of the hidden layers")
@@ -33,15 +33,13 @@ class MLP(nn.Module):
 
     def __init__(self, config: Config, description: Description):
         super().__init__()
-        self.task = "regression" if description.kind == "regression" else "classification"
+        self.task = "classification" if description.classes else "regression"
         if self.task == "regression" and config.label_smoothing:
-            raise ValueError(
-                f"label_smoothing: {config.label_smoothing} should be 0: {description.kind} data have no classes"
-            )
+            raise ValueError(f"label_smoothing: {config.label_smoothing} should be 0: these data have no classes")
         n_features = torch.Size(description.shape).numel()
         if self.task == "regression":
             # momentum=None: running statistics are the mean over all batches seen
-            self.standardize = nn.BatchNorm1d(n_features, affine=False, momentum=None)
+            self.standardize: nn.Module = nn.BatchNorm1d(n_features, affine=False, momentum=None)
             self.standardize_target = nn.BatchNorm1d(1, affine=False, momentum=None)
         else:
             self.standardize = nn.Identity()
@@ -67,15 +65,21 @@ class MLP(nn.Module):
             return F.cross_entropy(output, y, label_smoothing=self.label_smoothing if self.training else 0.0)
         if self.training:
             self.standardize_target(y[:, None])  # for the running statistics
-        mean, variance = self.standardize_target.running_mean, self.standardize_target.running_var
-        return F.mse_loss(output[:, 0], (y - mean) / (variance + self.standardize_target.eps).sqrt())
+        mean, scale = self.target_statistics()
+        return F.mse_loss(output[:, 0], (y - mean) / scale)
+
+    def target_statistics(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the target, as standardised in training."""
+        norm = self.standardize_target
+        assert norm.running_mean is not None and norm.running_var is not None
+        return norm.running_mean, (norm.running_var + norm.eps).sqrt()
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Regression: return the target in its own units, (N,)."""
         assert self.task == "regression"
-        mean, variance = self.standardize_target.running_mean, self.standardize_target.running_var
-        return self(x)[:, 0] * (variance + self.standardize_target.eps).sqrt() + mean
+        mean, scale = self.target_statistics()
+        return self(x)[:, 0] * scale + mean
 
     @torch.no_grad()
     def predict_proba(self, x: Tensor) -> Tensor:

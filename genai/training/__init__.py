@@ -1,1 +1,1 @@
-"""How a model is trained, one file a method."""
+"""How a model is trained, one folder a method; its train.py has `Config` and `train`."""

@@ -25,7 +25,7 @@ def environment(config: Any) -> dict[str, Any]:
 def _torch(config: Any) -> dict[str, Any]:
     import torch  # not for models that are fitted: it takes seconds
 
-    from genai.training import devices
+    from genai.training.gradient_descent import devices
 
     device = devices.device()
     name = {

@@ -9,7 +9,7 @@ from genai.core.dataset import Description
 def test_the_mean_has_the_least_squared_error_of_all_constants():
     y = np.random.default_rng(0).gamma(2, size=101)
     x = np.zeros((101, 1))
-    predicted = Mean(Mean.Config(), Description(kind="regression", shape=[1])).fit(x, y, 0).predict(x[:3])
+    predicted = Mean(Mean.Config(), Description(kind="table", shape=[1])).fit(x, y, 0).predict(x[:3])
     assert predicted.shape == (3,)
     grid = np.linspace(0, 8, 8001)
     best = grid[((y[:, None] - grid) ** 2).sum(0).argmin()]

@@ -17,7 +17,7 @@ def problem():
 
 
 def fitted(x, y, l2):
-    description = Description(kind="regression", shape=[x.shape[1]])
+    description = Description(kind="table", shape=[x.shape[1]])
     return LinearRegression(LinearRegression.Config(l2=l2), description).fit(x, y, seed=0)
 
 

@@ -13,7 +13,7 @@ from genai.core.dataset import Description
 from genai.neural_networks.mlp import MLP
 
 IMAGES = Description(kind="images", shape=[1, 2, 2], classes=["a", "b", "c"])
-NUMBERS = Description(kind="regression", shape=[3])
+NUMBERS = Description(kind="table", shape=[3])
 
 
 def images(n=5):

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from genai.core.config import UserError
-from genai.training import devices
-from genai.training.gradient_descent import Config, descend, preview_steps
-from genai.training.optimizers import make_optimizers, schedule
+from genai.training.gradient_descent import devices
+from genai.training.gradient_descent.optimizers import make_optimizers, schedule
+from genai.training.gradient_descent.train import Config, descend, preview_steps
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

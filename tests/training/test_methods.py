@@ -16,7 +16,7 @@ import genai
 from genai.core.config import UserError, validate
 from genai.core.dataset import Dataset, Description, write_arrays, write_json
 from genai.training.environment import environment
-from genai.training.gradient_descent import descend
+from genai.training.gradient_descent.train import descend
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = {
@@ -55,7 +55,7 @@ class Fitted:
 
 
 def train(method, build, dataset, work, **changes):
-    module = importlib.import_module(f"genai.training.{method}")
+    module = importlib.import_module(f"genai.training.{method}.train")
     config = validate(module.Config, NUMBERS[method] | changes, "train")
     work.mkdir(exist_ok=True)
     return module.train(build, dataset, config, work, "of the inputs")
@@ -84,7 +84,7 @@ def test_a_network_is_built_under_the_seed_and_trained_on_the_training_split(dat
     torch.manual_seed(99)
     found = train("gradient_descent", Linear, dataset, tmp_path / "a")
     torch.manual_seed(3)
-    from genai.training.gradient_descent import Config
+    from genai.training.gradient_descent.train import Config
 
     expected = descend(
         Linear(), dataset.arrays("train"), dataset.arrays("validation"),
@@ -102,7 +102,8 @@ def test_a_misspelt_number_is_one_line(method, dataset, tmp_path):
 
 
 def test_the_environment_says_what_the_last_bits_depend_on():
-    from genai.training import fit, gradient_descent
+    from genai.training.fit import train as fit
+    from genai.training.gradient_descent import train as gradient_descent
 
     fitted = environment(fit.Config(**NUMBERS["fit"]))
     assert fitted["python"] == platform.python_version() and fitted["numpy"] == np.__version__
@@ -120,6 +121,6 @@ def test_the_version_is_the_packages():
 
 
 def test_fitting_does_not_wait_for_torch():
-    code = "import sys, genai.training.fit as fit\nfrom genai.training.environment import environment\n"
+    code = "import sys, genai.training.fit.train as fit\nfrom genai.training.environment import environment\n"
     code += f"environment(fit.Config(**{NUMBERS['fit']}))\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

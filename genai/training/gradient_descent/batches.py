@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from genai.training.gradient_descent import Config
+    from genai.training.gradient_descent.train import Config
 
 Arrays = dict[str, np.ndarray]  # by name; the first axis is the examples
 

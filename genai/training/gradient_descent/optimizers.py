@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from genai.training.gradient_descent import Config
+    from genai.training.gradient_descent.train import Config
 
 
 def schedule(step: int, config: "Config") -> float:

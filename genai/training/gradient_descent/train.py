@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from genai.core.config import Count, Fraction, Rate, Seed, Strict, UserError
 from genai.core.dataset import Dataset, write_json, write_text
-from genai.training import checkpoint, devices
-from genai.training.batches import Arrays, batches, seed_draws, seeds, tensors
-from genai.training.optimizers import make_optimizers, schedule, set_rates
+from genai.training.gradient_descent import checkpoint, devices
+from genai.training.gradient_descent.batches import Arrays, batches, seed_draws, seeds, tensors
+from genai.training.gradient_descent.optimizers import make_optimizers, schedule, set_rates
 
 COLUMNS = ("step", "train_loss", "validation_loss", "learning_rate")
 VALIDATION_BATCHES = 8  # a curve needs no more; the figures come from evaluate

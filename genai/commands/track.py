@@ -1,0 +1,18 @@
+"""Mirror the files of all stages into MLflow."""
+
+import time
+from pathlib import Path
+
+
+def main(follow: bool, release: bool) -> None:
+    """follow: until standard input ends, while stages run; release: then release."""
+    from genai import tracking
+    from genai.core.dataset import write_json
+
+    if follow:
+        tracking.follow(Path.cwd(), release)
+    else:
+        tracking.track(Path.cwd())
+        if release:
+            tracking.release(Path.cwd(), None)
+    write_json(Path(".work/track.json"), {"cpu_seconds": round(time.process_time(), 2)})

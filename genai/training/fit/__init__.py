@@ -1,0 +1,1 @@
+"""Fitting at once."""

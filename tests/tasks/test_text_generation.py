@@ -1,0 +1,107 @@
+"""Prompts and gaps become canvases, and drawn texts are set beside real ones."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from genai.core.config import UserError
+from genai.tasks import text_generation
+from genai.tasks.text_generation import bits_per_character, canvas, distinct, grade
+
+# one token a character, its code
+tokenizer = SimpleNamespace(
+    encode=lambda text: SimpleNamespace(ids=[ord(c) for c in text]), decode=lambda ids: "".join(map(chr, ids))
+)
+
+
+def row(prompt, length=8, window=12):
+    return canvas(prompt, tokenizer, length, window)
+
+
+def test_without_a_prompt_all_is_to_be_written():
+    assert row(None) == [-1] * 8
+
+
+def test_a_prompt_is_continued_to_the_length_and_a_longer_one_to_the_window():
+    assert row("abc") == [97, 98, 99] + [-1] * 5
+    assert row("abcdefgh") == [ord(c) for c in "abcdefgh"] + [-1] * 4
+
+
+def test_gaps_stand_where_they_are_marked_and_nothing_is_added():
+    assert row("a[[2]]b[[1]]") == [97, -1, -1, 98, -1]
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", "[[3]]"])
+def test_an_empty_prompt_is_refused(prompt):
+    with pytest.raises(UserError, match="is empty"):
+        row(prompt)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"), [("a" * 12, 12), ("a" * 40, 40), ("a[[12]]", 13), ("ab[[0]]" + "c" * 11, 13)]
+)
+def test_what_does_not_fit_the_window_is_refused_with_its_length(prompt, tokens):
+    with pytest.raises(UserError, match=f"{tokens} tokens .*takes 11"):
+        row(prompt)
+
+
+def test_a_gap_of_any_number_costs_no_memory():
+    with pytest.raises(UserError, match="a gap of 10000000000 tokens where the model takes 12"):
+        row("a[[10000000000]]")
+
+
+def test_a_length_beyond_the_window_is_refused():
+    with pytest.raises(UserError, match=r"sampling\.length: 13 should be at most 12"):
+        row("abc", length=13)
+
+
+def test_distinct_2_counts_bigrams_within_texts():
+    assert distinct(["a b a b", "c"], 2) == pytest.approx(2 / 3)
+    assert distinct(["a"], 2) == 0
+
+
+class Coin:
+    """A judge for which an `a` takes one bit and every other character three, whatever stands before."""
+
+    directory, description = None, SimpleNamespace(shape=[4])
+
+    def nats(self, windows):
+        assert windows.shape[1] <= 4
+        return np.where(windows == ord("a"), 1, 3).sum(1) * np.log(2)
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    monkeypatch.setattr(text_generation, "load_tokenizer", lambda _: tokenizer)
+    return Coin()
+
+
+def test_bits_per_character_are_those_of_all_characters_with_the_error_of_a_ratio(judge):
+    texts = ["aaaaaab", "aab", "bbbbb"]
+    mean, error = bits_per_character(judge, texts)
+    bits, characters = np.array([9, 5, 15]), np.array([7, 3, 5])
+    assert mean == pytest.approx(bits.sum() / characters.sum())
+    drawn = np.random.default_rng(0).integers(3, size=(20_000, 3))
+    spread = (bits[drawn].sum(1) / characters[drawn].sum(1)).std()
+    assert error == pytest.approx(spread, rel=0.35)  # three texts are few for the delta method
+
+
+def test_drawn_texts_are_graded_beside_as_many_real_ones_of_their_length(judge, tmp_path):
+    windows = np.array([[ord(c) for c in "aa a"], [ord(c) for c in "ab b"]] * 3)
+    real = SimpleNamespace(arrays=lambda split: {"tokens": windows}, tokenizer=tokenizer)
+    (tmp_path / "samples.json").write_text(json.dumps(["bb b", "bb b"]))
+    figures = grade(SimpleNamespace(), judge, real, SimpleNamespace(length=3), tmp_path)["test"]
+    # real: "aa " and "ab ", every third window of six
+    assert figures["judge_bpc"] == 3 and figures["judge_bpc_real"] == pytest.approx((5 + 7) / 6)
+    assert figures["judge_gap"] == pytest.approx(1) and figures["texts"] == 2
+    assert figures["distinct_2"] == 0.5
+
+
+def test_text_is_printed_or_written_to_the_file_that_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(text_generation, "texts", lambda *_: ["a text"])
+    loaded = SimpleNamespace(directory=None)
+    assert text_generation.generate(loaded, None, "a", None) == "a text"
+    assert text_generation.generate(loaded, None, "a", tmp_path / "x.txt") == str(tmp_path / "x.txt")
+    assert (tmp_path / "x.txt").read_text() == "a text\n"

@@ -1,0 +1,283 @@
+"""The DAG says exactly what matters: what a stage reads is what dvc.yaml names, and an edit touches its own stages alone."""
+
+import ast
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {"sample": "samples"}  # the stage's command where it has another name
+# Installed before the command is imported; Python's own `open` is not the only way to read, so that folders are
+# also told by the stages themselves.
+AUDIT = """
+import json, os, runpy, sys
+seen = set()
+def note(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        seen.add(os.path.relpath(arguments[0]))
+sys.addaudithook(note)
+sys.argv[0] = "genai"
+try:
+    runpy.run_module("genai", run_name="__main__")
+except SystemExit as end:
+    print(json.dumps(sorted(seen)), file=open(os.environ["SEEN"], "w"))
+    raise
+"""
+
+
+def stages(project) -> dict:
+    """Return the stages of dvc.lock: what DVC made of dvc.yaml."""
+    return YAML(typ="safe").load(project.folder / "dvc.lock")["stages"]
+
+
+def named(stage: dict) -> tuple[set[str], set[str]]:
+    """Return the files and folders, and the sections of params.yaml, that a stage names."""
+    return {d["path"] for d in stage.get("deps", [])}, set(stage.get("params", {}).get("params.yaml", {}))
+
+
+def covered(path: str, deps: set[str]) -> bool:
+    return any(path == dep or path.startswith(f"{dep}/") for dep in deps)
+
+
+def read(project, name: str) -> dict:
+    """Return what a stage noted of itself when it ran: the code that it imported, the sections and folders it read."""
+    command, _, what = name.partition("@")
+    return json.loads(
+        (project.folder / ".work" / (what or command) / f"{COMMANDS.get(command, command)}.json").read_text()
+    )
+
+
+def code_of_model(project, folder: str) -> str:
+    return json.loads((project.folder / folder / "config.json").read_text())["experiment"]["code"]
+
+
+def test_a_stage_names_all_that_it_reads_and_nothing_else(by_dvc):
+    lock = stages(by_dvc)
+    assert {name.partition("@")[0] for name in lock} == {"prepare", "train", "evaluate", "sample", "grade", "report"}
+    for name, stage in lock.items():
+        deps, params = named(stage)
+        record = read(by_dvc, name)
+        assert params == set(record["params"]), name
+        folders = set(record["folders"])
+        assert folders == {dep for dep in deps if not dep.startswith("genai")}, name
+        # a model's code reaches what uses the model through the hash in its folder
+        through = {code_of_model(by_dvc, folder) for folder in folders if re.fullmatch(r"models/\w+", folder)}
+        imported = {file for file in record["code"] if not file.endswith(("__init__.py", "__main__.py"))}
+        missing = {file for file in imported if not covered(file, deps | through)}
+        assert not missing, f"{name} imports {missing}, which dvc.yaml does not name"
+        for dep in deps - folders:
+            used = {file for file in imported if covered(file, {dep})}
+            assert used, f"{name} names {dep} and imports nothing of it"
+            if dep == "genai/core":
+                files = {p.relative_to(ROOT).as_posix() for p in (ROOT / dep).glob("*.py") if p.name != "__init__.py"}
+                assert used == files, name
+
+
+def test_nothing_that_a_stage_opens_is_missing(by_dvc, tmp_path):
+    """The stages run once more under an audit hook, which sees files that the stages did not note."""
+    folder = shutil.copytree(by_dvc.folder, tmp_path / "project", symlinks=True)
+    (tmp_path / "audit.py").write_text(AUDIT)
+    lock = stages(by_dvc)
+    for name in (
+        "prepare@diabetes",
+        "train@mlp",
+        "evaluate@mlp",
+        "grade@image_diffusion",
+        "sample@text_diffusion",
+        "report",
+    ):
+        deps, _ = named(lock[name])
+        outs = {out["path"] for out in lock[name]["outs"]}
+        seen = tmp_path / "seen.json"
+        arguments = lock[name]["cmd"].split()[3:]
+        by_dvc.run(
+            sys.executable, str(tmp_path / "audit.py"), *arguments, cwd=folder, SEEN=str(seen), PYTHONPATH=str(folder)
+        )
+        opened = {path for path in json.loads(seen.read_text()) if (folder / path).is_file()}
+        code = {p for p in deps if re.fullmatch(r"models/\w+", p)}
+        allowed = deps | outs | {code_of_model(by_dvc, p) for p in code} | {"params.yaml", ".work", "genai/__main__.py"}
+        other = {p for p in opened if not p.startswith("..") and not covered(p, allowed)}
+        unknown = {p for p in other if "__pycache__" not in p and not p.endswith("__init__.py")}
+        assert opened & {"params.yaml"} and not unknown, (name, unknown)
+
+
+def test_packages_hold_a_docstring_and_nothing_that_a_stage_could_depend_on():
+    for path in (ROOT / "genai").rglob("__init__.py"):
+        if path.parent.name not in ("tracking", "genai"):  # no stage imports the one; the other tells the version
+            assert [type(node) for node in ast.parse(path.read_text()).body] == [ast.Expr], path
+
+
+EDITS = {
+    "genai/__main__.py": "",
+    "genai/commands/sample.py": "",
+    "genai/commands/track.py": "",
+    "genai/commands/evaluate.py": r"evaluate@.*",
+    "genai/commands/grade.py": r"grade@.*",
+    "genai/commands/report.py": r"report",
+    "genai/data/diabetes.py": r"prepare@diabetes",
+    "genai/data/images.py": r"prepare@digits",
+    "genai/basics/k_means.py": r"train@k_means",
+    "genai/cnn/classifier.py": r"train@cnn",
+    "genai/diffusion/text/masked.py": r"train@text_(diffusion|autoregressive)",
+    "genai/tasks/clustering.py": r"evaluate@k_means|report",
+    "genai/tasks/image_generation.py": r"(sample|grade)@image_diffusion|report",
+    "genai/training/fit/train.py": r"train@(mean|linear_regression|majority_class|logistic_regression|k_means|kneser_ney)",
+}
+
+
+def test_an_edit_touches_its_own_stages_alone(by_dvc, tmp_path):
+    folder = shutil.copytree(by_dvc.folder, tmp_path / "project", symlinks=True)
+    assert json.loads(by_dvc.run("dvc", "status", "--json", cwd=folder).stdout) == {}
+    names = set(stages(by_dvc))
+    for path, expected in EDITS.items():
+        text = (folder / path).read_text()
+        (folder / path).write_text(text + "# edited\n")
+        changed = set(json.loads(by_dvc.run("dvc", "status", "--json", cwd=folder).stdout))
+        (folder / path).write_text(text)
+        assert changed == {name for name in names if re.fullmatch(expected, name)}, path
+
+
+def test_an_edit_of_an_algorithm_reaches_what_uses_its_model_and_nothing_else(by_dvc, tmp_path):
+    folder = shutil.copytree(by_dvc.folder, tmp_path / "project", symlinks=True)
+    path = folder / "genai/cnn/classifier.py"
+    path.write_text(path.read_text() + "# edited\n")
+    done = by_dvc.run("dvc", "repro", cwd=folder)
+    ran = set(re.findall(r"Running stage '(.*)'", done.stdout))
+    assert ran == {"train@cnn", "evaluate@cnn", "grade@image_diffusion", "report"}
+
+
+def test_what_training_writes_depends_on_no_sampling_number_and_no_judge(by_dvc, tmp_path):
+    folder = shutil.copytree(by_dvc.folder, tmp_path / "project", symlinks=True)
+    params = YAML().load(folder / "params.yaml")
+    params["generators"]["image_diffusion"]["sampling"]["guidance"] = 2.0
+    params["generators"]["image_diffusion"]["judge"] = "mlp"
+    YAML().dump(params, folder / "params.yaml")
+    by_dvc.run("dvc", "repro", "--single-item", "--force", "train@image_diffusion", cwd=folder)
+    after = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
+    assert after["train@image_diffusion"] == stages(by_dvc)["train@image_diffusion"]
+    assert set(json.loads(by_dvc.run("dvc", "status", "--json", cwd=folder).stdout)) == {
+        "sample@image_diffusion", "grade@image_diffusion", "report",
+    }  # fmt: skip
+    by_dvc.run("dvc", "repro", "grade@image_diffusion", cwd=folder)
+    grades = [json.loads((f / "grades/image_diffusion.json").read_text()) for f in (folder, by_dvc.folder)]
+    assert grades[0]["test"]["kernel_distance"] != grades[1]["test"]["kernel_distance"]
+
+
+def test_a_changed_number_touches_its_own_stages_and_the_report(by_dvc, tmp_path):
+    folder = shutil.copytree(by_dvc.folder, tmp_path / "project", symlinks=True)
+    changes = {
+        ("experiments", "mlp", "train", "seed"): {"train@mlp", "report"},
+        ("datasets", "diabetes", "seed"): {"prepare@diabetes", "report"},
+        ("generators", "text_diffusion", "show", "n"): {"sample@text_diffusion", "report"},
+        ("generators", "text_diffusion", "grade", "n"): {"grade@text_diffusion", "report"},
+    }
+    text = (folder / "params.yaml").read_text()
+    for keys, expected in changes.items():
+        params = YAML().load(text)
+        *parents, last = keys
+        section = params
+        for key in parents:
+            section = section[key]
+        section[last] = 7
+        YAML().dump(params, folder / "params.yaml")
+        assert set(json.loads(by_dvc.run("dvc", "status", "--json", cwd=folder).stdout)) == expected, keys
+
+
+SOURCE = '''"""Two clouds of points."""
+from pathlib import Path
+import numpy as np
+from genai.core.config import Seed, Strict
+from genai.core.dataset import SPLITS, Description, write_arrays, write_json
+kind = "table"
+class Config(Strict):
+    seed: Seed
+def prepare(config: Config, directory: Path) -> None:
+    from genai.data import table  # the shared code of its kind
+    rng = np.random.default_rng(config.seed)
+    for split in SPLITS:
+        y = rng.integers(2, size=30)
+        write_arrays(directory / f"{split}.safetensors", {"x": (y[:, None] + rng.normal(size=(30, 2))).astype("f4"), "y": y})
+    write_json(directory / "description.json", Description(kind="table", shape=[2], classes=["a", "b"]).model_dump())
+'''
+MODEL = '''"""Guesses by the sign of the first feature."""
+import numpy as np
+from genai.core.config import Strict
+class Sign:
+    takes = frozenset({"table"})
+    task = "detection"
+    class Config(Strict):
+        threshold: float
+    def __init__(self, config, description):
+        self.config = config
+    def fit(self, x, y, seed):
+        self.threshold_ = np.float64(self.config.threshold)
+        return self
+    def predict(self, x):
+        return (x[:, 0] > self.threshold_).astype(int)
+'''
+TASK = '''"""Detection: the share of hits."""
+import numpy as np
+RANKED_BY, HIGHER_IS_BETTER = ("hits",), True
+def evaluate(loaded, dataset, split):
+    arrays = dataset.arrays(split)
+    right = loaded.apply("predict", arrays["x"]) == arrays["y"]
+    return {"hits": float(right.mean()), "examples": len(right)}, {"score": 1.0 - right}
+def signature(description, sampling):
+    return {"inputs": ("tensor", "float32", (-1, *description["shape"])), "outputs": ("columns", {"hit": "long"}), "example": None}
+def answer(loaded, directory, data, sampling):
+    import pandas as pd
+    return pd.DataFrame({"hit": loaded.apply("predict", data)})
+'''
+
+
+def test_a_data_set_a_model_a_task_and_a_generator_are_one_file_and_one_section_each(by_dvc, tmp_path):
+    folder = shutil.copytree(by_dvc.folder, tmp_path / "project", symlinks=True)
+    before = (folder / "dvc.yaml").read_text()
+    for path, text in {"data/clouds": SOURCE, "basics/sign": MODEL, "tasks/detection": TASK}.items():
+        (folder / "genai" / f"{path}.py").write_text(text)
+    params = YAML().load(folder / "params.yaml")
+    params["datasets"]["clouds"] = {"kind": "table", "source": "clouds", "seed": 0}
+    params["experiments"]["sign"] = {
+        "data": "clouds", "task": "detection", "code": "genai/basics/sign.py", "model": "Sign",
+        "config": {"threshold": 0.5}, "train": {"method": "fit", "seed": 0, "threads": 1},
+    }  # fmt: skip
+    params["experiments"]["tiny_diffusion"] = params["experiments"]["image_diffusion"] | {"train": {
+        "method": "gradient_descent", "seed": 1, "threads": 1, "steps": 2, "batch_size": 4, "learning_rate": 1e-3,
+    }}  # fmt: skip
+    params["generators"]["tiny_diffusion"] = dict(params["generators"]["image_diffusion"])
+    YAML().dump(params, folder / "params.yaml")
+    by_dvc.genai("check", cwd=folder)
+    done = by_dvc.run("dvc", "repro", cwd=folder)
+    # `report` and what depends on genai/tasks run again; no other stage does
+    ran = set(re.findall(r"Running stage '(.*)'", done.stdout))
+    new = {"prepare@clouds", "train@sign", "evaluate@sign", "train@tiny_diffusion", "evaluate@tiny_diffusion"}
+    assert ran == new | {"sample@tiny_diffusion", "grade@tiny_diffusion", "report"}
+    rows = json.loads((folder / "reports/leaderboard.json").read_text())
+    (row,) = [row for row in rows if row["experiment"] == "sign"]
+    assert (
+        row["metric"] == "hits"
+        and row["test"] == json.loads((folder / "metrics/sign.json").read_text())["test"]["hits"]
+    )
+    assert (folder / "samples/tiny_diffusion/grid.png").exists()
+    assert (folder / "dvc.yaml").read_text() == before
+
+
+def test_no_two_keys_of_the_parameters_are_bound_to_the_same_value_by_a_check():
+    """What is derived is not written: an experiment names neither itself nor what its class tells."""
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    for name, generator in params["generators"].items():
+        assert generator["judge"] != name
+    for name, experiment in params["experiments"].items():
+        assert name not in experiment.values()
+
+
+@pytest.mark.parametrize("line", [line for line in (ROOT / "dvc.yaml").read_text().splitlines() if "- genai/" in line])
+def test_every_dependency_on_code_exists(line):
+    path = line.strip().removeprefix("- ")
+    folder = path.partition("${")[0]
+    assert (ROOT / folder).exists()
