@@ -2,88 +2,190 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from genai import model, tracking
+from genai import model
 from genai.core import config
-from genai.core.config import Experiment
-from genai.core.dataset import Description, write_arrays
+from genai.core.dataset import Dataset, Description, write_arrays
+from genai.tracking.finished import md5
 
+HERE = Path(__file__).parents[1]
 TABLE = Description(kind="table", shape=[3])
 IMAGES = Description(kind="images", shape=[1, 8, 8], classes=list("0123456789"))
+TEXT = Description(kind="text", shape=[32], vocabulary_size=256)
+N = 60  # examples in each split
+
+# What the tests use: keyword arguments of `finish`.
+MEAN: dict[str, Any] = {}
+LINEAR = {"code": "genai/basics/linear_regression.py", "model": "LinearRegression", "settings": {"l2": 1.0}}
+OF_DIGITS = {"description": IMAGES, "data": "digits"}
+MAJORITY = OF_DIGITS | {"model": "MajorityClass", "task": "classification"}
+K_MEANS = OF_DIGITS | {
+    "code": "genai/basics/k_means.py", "model": "KMeans", "task": "clustering",
+    "settings": {"n_clusters": 10, "n_init": 2},
+}  # fmt: skip
+CNN = OF_DIGITS | {
+    "code": "genai/cnn/classifier.py", "model": "ConvNet", "task": "classification", "steps": 3,
+    "settings": {"channels": [4], "n_features": 8},
+}  # fmt: skip
+FLOW = OF_DIGITS | {
+    "code": "genai/diffusion/image.py", "model": "FlowMatching", "task": "flow_matching", "steps": 3,
+    "settings": {"channels": [4, 4], "n_embedding": 8},
+    "generator": {"task": "image_generation", "judge": "cnn", "real": "digits", "sampling": {"steps": 2, "seed": 0}},
+}  # fmt: skip
+OF_TEXT = {"description": TEXT, "data": "text", "task": "language_model"}
+N_GRAM = OF_TEXT | {"code": "genai/basics/kneser_ney.py", "model": "KneserNey", "settings": {"order": 3}}
+DIFFUSION = OF_TEXT | {
+    "code": "genai/diffusion/text", "model": "masked.MaskedDiffusion", "steps": 3,
+    "settings": {"layers": 1, "width": 8, "heads": 2},
+    "generator": {
+        "task": "text_generation", "judge": "n_gram", "real": "text",
+        "sampling": {"length": 32, "steps": 4, "sampler": "ancestral", "temperature": 0.8, "seed": 0},
+    },
+}  # fmt: skip
+
+
+def prepare(root: Path, name: str, description: Description, seed: int = 0) -> Path:
+    """Write a data set: numbers, images or letters drawn at random; the targets of a table are learnable."""
+    folder, rng = root / "data" / name, np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "description.json").write_text(description.model_dump_json())
+    (folder / "card.md").write_text(f"# {name}\n")
+    for split in ("train", "validation", "test"):
+        if description.kind == "text":
+            words = ["the", "file", "is", "not", "found", "return", "value", "of"]
+            (folder / f"{split}.txt").write_text(" ".join(rng.choice(words, size=3000)))
+            continue
+        x = rng.random((N, *description.shape), dtype=np.float32)
+        y = rng.integers(10, size=N) if description.classes else x.reshape(N, -1).sum(1) + rng.normal(size=N) / 9
+        write_arrays(folder / f"{split}.safetensors", {"x": x, "y": y.astype(np.int64 if description.classes else np.float32)})
+    if description.kind == "text":
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 def finish(
     root: Path,
     name: str,
-    address: str = "basics.baselines.Mean",
-    settings: dict | None = None,
+    code: str = "genai/basics/baselines.py",
+    model: str = "Mean",
+    task: str = "regression",
+    settings: dict[str, Any] | None = None,
     description: Description = TABLE,
-    scores: np.ndarray | None = None,
+    data: str = "measured",
     seed: int = 0,
     steps: int | None = None,
-    sample: dict | None = None,
-    data: str = "measured",
-    tokenizer: Path | None = None,
+    scores: np.ndarray | None = None,
+    generator: dict[str, Any] | None = None,
+    generated: dict[str, np.ndarray] | None = None,
 ) -> None:
-    """Write the files of a trained and evaluated experiment, and dvc.lock as DVC would."""
-    code = f"genai/{address.rpartition('.')[0].replace('.', '/')}.py"
-    train = {"seed": seed, "threads": 1} | ({"steps": steps, "batch_size": 4, "learning_rate": 1e-3} if steps else {})
-    section = {"data": data, "model": address, "code": code, "judge": name, "config": settings or {}, "train": train}
-    section |= {"sample": sample} if sample else {}
-    experiment = config.validate(Experiment, section, name)
-    rng = np.random.default_rng(0)
-    folder = root / "data" / data
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the files of a trained, measured and, where it generates, graded experiment, and dvc.lock as DVC would.
+
+    scores: those of the test split, where they are not to be what the task measures; another seed is another
+    model. generated: an image generator's samples.
+    """
+    section, built = train(root, name, code, model, task, settings, description, data, seed, steps)
+    entries = {
+        f"train@{name}": _entry(
+            root, f"train {name}", {f"experiments.{name}": section}, [f"data/{data}", code], [f"models/{name}"]
+        )
+    }
+    measure(root, name, task, data, scores)
+    deps = [f"data/{data}", f"models/{name}", f"genai/tasks/{task}.py"]
+    outs = [f"scores/{name}.csv", f"metrics/{name}.json"]
+    entries[f"evaluate@{name}"] = _entry(root, f"evaluate {name}", {}, deps, outs)
+    if generator:
+        _write(root / "grades" / f"{name}.json", {s: {"quality": 0.5, "quality_se": 0.1} for s in ("validation", "test")})
+        folder = root / "generated" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if generator["task"] == "text_generation":
+            _write(folder / "samples.json", ["the file is not found"])
+        else:
+            write_arrays(folder / "samples.safetensors", generated or images(seed))
+        params = {f"generators.{name}.{key}": value for key, value in generator.items()}
+        deps = [f"models/{name}", f"models/{generator['judge']}", f"data/{generator['real']}"]
+        outs = [f"generated/{name}", f"grades/{name}.json"]
+        entries[f"grade@{name}"] = _entry(root, f"grade {name}", params, deps, outs)
+        (root / "params.yaml").write_text(json.dumps({"generators": {name: generator}}))
+    if (root / "samples" / name).exists():
+        entries[f"sample@{name}"] = _entry(root, f"samples {name}", {}, [f"models/{name}"], [f"samples/{name}"])
+    lock(root, entries)
+
+
+def train(
+    root: Path, name: str, code: str, address: str, task: str, settings: Any, description: Description, data: str,
+    seed: int, steps: int | None,
+) -> tuple[dict[str, Any], Any]:  # fmt: skip
+    """Write models/NAME; a network is left as it is initialised, others are fitted."""
+    if not (root / "data" / data).exists():
+        prepare(root, data, description)
+    train = {"method": "gradient_descent" if steps else "fit", "seed": seed, "threads": 1}
+    train |= {"steps": steps, "batch_size": 4, "learning_rate": 1e-3} if steps else {}
+    section = {"data": data, "task": task, "code": code, "model": address, "config": settings or {}, "train": train}
+    experiment = config.validate(config.Experiment, section, name)
+    environment = {"genai": "0.1.0", "python": "3.11", "numpy": np.__version__, "threads": 1}
     if steps:
         import torch
 
         torch.manual_seed(seed)
+        environment["torch"] = torch.__version__
     built = model.build(name, experiment, description)
-    if description.kind != "text":
-        y = rng.integers(10, size=40) if description.kind == "images" else rng.random(40)
-        arrays = {"x": rng.random((40, *description.shape), dtype=np.float32), "y": y}
-        (folder / "description.json").write_text(description.model_dump_json())
-        write_arrays(folder / "validation.safetensors", arrays)
-        if not steps:
-            built.fit(arrays["x"], arrays["y"], seed)
-    models = root / "models" / name
-    model.save(models, name, experiment, description, built, tokenizer)
+    dataset = Dataset(root / "data" / data)
+    if not steps:
+        if description.kind == "text":
+            built.fit(dataset.tokens("train"), None, seed)
+        else:
+            built.fit(dataset.arrays("train")["x"], dataset.arrays("train")["y"], seed)
+    folder = root / "models" / name
+    tokenizer = dataset.directory / "tokenizer.json" if description.kind == "text" else None
+    model.save(folder, name, experiment, description, built, environment, tokenizer)
     if steps:
-        (models / "history.csv").write_text(history(range(1, steps + 1)))
-    scores = np.random.default_rng(seed).random(50) if scores is None else scores
-    for folder_name in ("metrics", "scores"):
-        (root / folder_name).mkdir(exist_ok=True)
-    metric = "accuracy" if description.kind == "images" else "r2"
-    (root / "metrics" / f"{name}.json").write_text(
-        json.dumps({metric: float(1 - scores.mean()), "examples": len(scores)})
-    )
-    rows = "".join(f"{i},{score:.9g}\n" for i, score in enumerate(scores))
-    (root / "scores" / f"{name}.csv").write_text("example,score\n" + rows)
-    params = {"params.yaml": {f"experiments.{name}": section}}
-    entries = {
-        f"train@{name}": _entry(root, "train", name, params, [f"data/{data}"], [f"models/{name}"]),
-        f"evaluate@{name}": _entry(
-            root,
-            "evaluate",
-            name,
-            params,
-            [f"data/{data}", f"models/{name}"],
-            [f"metrics/{name}.json", f"scores/{name}.csv"],
-        ),
-    }
-    if (root / "samples" / name).exists():
-        entries[f"sample@{name}"] = _entry(root, "sample", name, params, [f"models/{name}"], [f"samples/{name}"])
-    lock(root, entries)
+        (folder / "history.csv").write_text(history(range(1, steps + 1)))
+    return section, built
 
 
-def lock(root: Path, entries: dict) -> None:
-    path = root / "dvc.lock"
-    content = YAML(typ="safe").load(path.read_text()) if path.exists() else {"schema": "2.0", "stages": {}}
-    content["stages"] |= entries
-    YAML().dump(content, path)
+def measure(root: Path, name: str, task: str, data: str, scores: np.ndarray | None) -> None:
+    """Write metrics/NAME.json and scores/NAME.csv."""
+    if scores is None:
+        loaded = model.load(root / "models" / name)
+        module = config.load_file("tasks", task, name)
+        splits = [module.evaluate(loaded, Dataset(root / "data" / data), split) for split in ("validation", "test")]
+        metrics, scores = dict(zip(("validation", "test"), (m for m, _ in splits), strict=True)), splits[1][1]["score"]
+    else:
+        metrics = {split: {"quality": float(1 - scores.mean()), "examples": len(scores)} for split in ("validation", "test")}
+    _write(root / "metrics" / f"{name}.json", metrics)
+    path = root / "scores" / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("example,score\n" + "".join(f"{i},{score:.9g}\n" for i, score in enumerate(scores)))
+
+
+def images(seed: int, shift: float = 0.0, n: int = 100) -> dict[str, np.ndarray]:
+    """Return samples such as an image generator leaves: as the data of `prepare` are, the brighter the larger shift."""
+    x = np.random.default_rng(100 + seed).random((n, *IMAGES.shape), dtype=np.float32)
+    return {"x": np.clip(x + np.float32(shift), 0, 1), "y": np.arange(n) % 10}
+
+
+def start(root: Path, name: str, steps: int, seed: int = 0, **facts: Any) -> Path:
+    """Write what a training leaves when it begins: started.json and an empty history. Return .work/NAME."""
+    work = root / ".work" / name
+    train = {"method": "gradient_descent", "seed": seed, "threads": 1, "steps": steps, "batch_size": 4, "learning_rate": 1e-3}
+    experiment = {key: CNN[key] for key in ("data", "task", "code", "model")} | {"config": CNN["settings"], "train": train}
+    import torch
+
+    environment = {"genai": "0.1.0", "python": "3.11", "numpy": np.__version__, "threads": 1, "torch": torch.__version__}
+    started = {"experiment": experiment, "environment": environment, "user": "ada", "commit": "c" * 40, "started": 1.8e9}
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "started.json").write_text(json.dumps(started | facts))
+    (work / "history.csv").write_text(history(range(0)))
+    return work
 
 
 def history(steps: range, shift: float = 0.0) -> str:
@@ -91,8 +193,22 @@ def history(steps: range, shift: float = 0.0) -> str:
     return "step,train_loss,validation_loss,learning_rate\n" + rows
 
 
-def _entry(root: Path, command: str, name: str, params: dict, deps: list[str], outs: list[str]) -> dict:
-    def hashed(paths: list[str]) -> list[dict]:
-        return [{"path": path, "hash": "md5", "md5": tracking._md5(root / path)} for path in paths]
+def lock(root: Path, entries: dict[str, Any]) -> None:
+    path = root / "dvc.lock"
+    content = YAML(typ="safe").load(path.read_text()) if path.exists() else {"schema": "2.0", "stages": {}}
+    content["stages"] |= entries
+    YAML().dump(content, path)
 
-    return {"cmd": f"python -m genai {command} {name}", "deps": hashed(deps), "params": params, "outs": hashed(outs)}
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def _entry(root: Path, command: str, params: dict[str, Any], deps: list[str], outs: list[str]) -> dict[str, Any]:
+    def hashed(paths: list[str]) -> list[dict[str, Any]]:
+        places = {path: HERE if path.startswith("genai/") else root for path in paths}
+        return [{"path": path, "hash": "md5", "md5": md5(place / path)} for path, place in places.items()]
+
+    entry = {"cmd": f"python -m genai {command}", "deps": hashed(deps), "outs": hashed(outs)}
+    return entry | ({"params": {"params.yaml": params}} if params else {})

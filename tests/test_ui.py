@@ -16,7 +16,7 @@ import requests
 
 from genai import ui
 from genai.core.config import UserError
-from genai.tracking import store_uri
+from genai.tracking.store import Store, remember
 
 HERE = Path(__file__).parent.parent
 
@@ -88,15 +88,14 @@ def scripts(page):
 
 
 def test_both_pages_show_what_is_in_this_folder_until_they_are_interrupted(tmp_path):
-    import mlflow
-
-    client = mlflow.MlflowClient(store_uri(tmp_path))
-    run = client.create_run(client.create_experiment("genai"), run_name="seen").info
+    store = Store(tmp_path)
+    remember(tmp_path, experiment_id=store.experiment_id)  # as tracking does
+    run = store.client.create_run(store.experiment_id, run_name="seen").info
     with serving(tmp_path) as (process, pages, ports):
         for page in pages:
             found = [requests.get(script) for script in scripts(page)]
             assert found and all(one.ok and "javascript" in one.headers["Content-Type"] for one in found)
-        assert f"/experiments/{run.experiment_id}/runs" in pages[0]
+        assert f"/experiments/{run.experiment_id}/runs" in pages[0] and "compareRunsMode=CHART" in pages[0]
         api = f"http://127.0.0.1:{ports[0]}/ajax-api/2.0/mlflow/runs/get?run_id={run.run_id}"
         assert requests.get(api).json()["run"]["info"]["run_name"] == "seen"
         assert requests.get(api, headers={"Host": "evil.test"}).status_code == 403

@@ -111,8 +111,8 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """
     n, m = len(a), len(b)
     aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
-    within = (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1))
-    return float(within - 2 * ab.mean())
+    inside = (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1))
+    return float(inside - 2 * ab.mean())
 
 
 def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -128,10 +128,10 @@ def kernel_distance_error(a: np.ndarray, b: np.ndarray, rng: np.random.Generator
     aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
     u = rng.multinomial(len(a), np.full(len(a), 1 / len(a)), RESAMPLES).astype(np.float64)
     v = rng.multinomial(len(b), np.full(len(b), 1 / len(b)), RESAMPLES).astype(np.float64)
-    return float((_within(u, aa) + _within(v, bb) - 2 * ((u @ ab) * v).mean(1) / len(a)).std(ddof=1))
+    return float((within(u, aa) + within(v, bb) - 2 * ((u @ ab) * v).mean(1) / len(a)).std(ddof=1))
 
 
-def _within(counts: np.ndarray, k: np.ndarray) -> np.ndarray:
+def within(counts: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Return the mean of k_ij over drawn pairs of different rows, for each resample's counts (R, N) of the rows."""
     squared = counts**2
     pairs = counts.sum(1) ** 2 - squared.sum(1)
