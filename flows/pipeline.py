@@ -43,7 +43,9 @@ def run(targets: list[str]) -> int:
         from flows.stages import Processes, pipeline
 
         processes = Processes(lock)
-        named = pipeline.with_options(flow_run_name=f"{', '.join(targets) or 'all stages'} {time.strftime('%d %b %H:%M')}")
+        named = pipeline.with_options(
+            flow_run_name=f"{', '.join(targets) or 'all stages'} {time.strftime('%d %b %H:%M')}"
+        )
         state = named(stages, history.urgency(stages), cores(), project, processes, return_state=True)
         project.sort_lock()
         history.write(history.SECONDS, history.cpu_seconds() | processes.cpu_seconds)
@@ -130,7 +132,9 @@ def print_results(stages: list[Stage]) -> None:
         command = ["git", "status", "--porcelain", "--untracked-files=no"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         changed = [line[3:] for line in done.stdout.splitlines()]
-        figures = [path for path in changed if path.endswith(".json") and Path(path).parent.name in ("metrics", "grades")]
+        figures = [
+            path for path in changed if path.endswith(".json") and Path(path).parent.name in ("metrics", "grades")
+        ]
         if "dvc.lock" in changed or figures:
             print(
                 f"\ngit: dvc.lock and {len(figures)} files of figures are not those of the commit (of another processor, "

@@ -147,7 +147,9 @@ def test_a_champion_of_other_code_is_scored_by_its_own(root, capsys):
     config = folder / "data" / "mean" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"code": "another hash"}))
     code = folder / "code" / "genai" / "basics" / "baselines.py"
-    code.write_text(code.read_text().replace("return np.full(len(x), self.mean_)", "return np.full(len(x), self.mean_ + 10)"))
+    code.write_text(
+        code.read_text().replace("return np.full(len(x), self.mean_)", "return np.full(len(x), self.mean_ + 10)")
+    )
     project.prepare(root, "measured", project.TABLE, seed=1)
     project.finish(root, "mean", seed=1)  # the same mean, without the 10
     line = released(root, capsys)
@@ -222,7 +224,10 @@ def test_an_image_generator_is_promoted_by_its_distance_to_real_images_under_one
     flow(root, 2, 0.0)
     line = released(root, capsys, "flow")
     judge = md5(root / "models" / "cnn")
-    assert "version 3 becomes champion: kernel distance" in line and f"by cnn {judge[:8]} (n = 100, 100 and 60 real)" in line
+    assert (
+        "version 3 becomes champion: kernel distance" in line
+        and f"by cnn {judge[:8]} (n = 100, 100 and 60 real)" in line
+    )
     version = Store(root).client.get_model_version("flow", "3")
     assert (version.tags["judge"], version.tags["judge_hash"]) == ("cnn", judge)
 
@@ -385,4 +390,3 @@ def test_a_generator_takes_its_sampling_numbers_along(root, tmp_path):
     assert kept["task"] == "text_generation" and kept["sampling"].items() >= {"length": 32, "steps": 4}.items()
     assert "sampling" not in (root / "models" / "text_diffusion" / "config.json").read_text()
     assert not (tracking.local_copy("models:/n_gram@champion", tmp_path / "other") / "generator.json").exists()
-
