@@ -62,7 +62,9 @@ def prepare(root: Path, name: str, description: Description, seed: int = 0) -> P
             continue
         x = rng.random((N, *description.shape), dtype=np.float32)
         y = rng.integers(10, size=N) if description.classes else x.reshape(N, -1).sum(1) + rng.normal(size=N) / 9
-        write_arrays(folder / f"{split}.safetensors", {"x": x, "y": y.astype(np.int64 if description.classes else np.float32)})
+        write_arrays(
+            folder / f"{split}.safetensors", {"x": x, "y": y.astype(np.int64 if description.classes else np.float32)}
+        )
     if description.kind == "text":
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
         tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
@@ -92,7 +94,7 @@ def finish(
     scores: those of the test split, where they are not to be what the task measures; another seed is another
     model. generated: an image generator's samples.
     """
-    section, built = train(root, name, code, model, task, settings, description, data, seed, steps)
+    section = train(root, name, code, model, task, settings, description, data, seed, steps)
     entries = {
         f"train@{name}": _entry(
             root, f"train {name}", {f"experiments.{name}": section}, [f"data/{data}", code], [f"models/{name}"]
@@ -103,7 +105,9 @@ def finish(
     outs = [f"scores/{name}.csv", f"metrics/{name}.json"]
     entries[f"evaluate@{name}"] = _entry(root, f"evaluate {name}", {}, deps, outs)
     if generator:
-        _write(root / "grades" / f"{name}.json", {s: {"quality": 0.5, "quality_se": 0.1} for s in ("validation", "test")})
+        _write(
+            root / "grades" / f"{name}.json", {s: {"quality": 0.5, "quality_se": 0.1} for s in ("validation", "test")}
+        )
         folder = root / "generated" / name
         folder.mkdir(parents=True, exist_ok=True)
         if generator["task"] == "text_generation":
@@ -123,7 +127,7 @@ def finish(
 def train(
     root: Path, name: str, code: str, address: str, task: str, settings: Any, description: Description, data: str,
     seed: int, steps: int | None,
-) -> tuple[dict[str, Any], Any]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Write models/NAME; a network is left as it is initialised, others are fitted."""
     if not (root / "data" / data).exists():
         prepare(root, data, description)
@@ -149,7 +153,7 @@ def train(
     model.save(folder, name, experiment, description, built, environment, tokenizer)
     if steps:
         (folder / "history.csv").write_text(history(range(1, steps + 1)))
-    return section, built
+    return section
 
 
 def measure(root: Path, name: str, task: str, data: str, scores: np.ndarray | None) -> None:
@@ -160,7 +164,9 @@ def measure(root: Path, name: str, task: str, data: str, scores: np.ndarray | No
         splits = [module.evaluate(loaded, Dataset(root / "data" / data), split) for split in ("validation", "test")]
         metrics, scores = dict(zip(("validation", "test"), (m for m, _ in splits), strict=True)), splits[1][1]["score"]
     else:
-        metrics = {split: {"quality": float(1 - scores.mean()), "examples": len(scores)} for split in ("validation", "test")}
+        metrics = {
+            split: {"quality": float(1 - scores.mean()), "examples": len(scores)} for split in ("validation", "test")
+        }
     _write(root / "metrics" / f"{name}.json", metrics)
     path = root / "scores" / f"{name}.csv"
     path.parent.mkdir(exist_ok=True)
@@ -176,12 +182,34 @@ def images(seed: int, shift: float = 0.0, n: int = 100) -> dict[str, np.ndarray]
 def start(root: Path, name: str, steps: int, seed: int = 0, **facts: Any) -> Path:
     """Write what a training leaves when it begins: started.json and an empty history. Return .work/NAME."""
     work = root / ".work" / name
-    train = {"method": "gradient_descent", "seed": seed, "threads": 1, "steps": steps, "batch_size": 4, "learning_rate": 1e-3}
-    experiment = {key: CNN[key] for key in ("data", "task", "code", "model")} | {"config": CNN["settings"], "train": train}
+    train = {
+        "method": "gradient_descent",
+        "seed": seed,
+        "threads": 1,
+        "steps": steps,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+    }
+    experiment = {key: CNN[key] for key in ("data", "task", "code", "model")} | {
+        "config": CNN["settings"],
+        "train": train,
+    }
     import torch
 
-    environment = {"genai": "0.1.0", "python": "3.11", "numpy": np.__version__, "threads": 1, "torch": torch.__version__}
-    started = {"experiment": experiment, "environment": environment, "user": "ada", "commit": "c" * 40, "started": 1.8e9}
+    environment = {
+        "genai": "0.1.0",
+        "python": "3.11",
+        "numpy": np.__version__,
+        "threads": 1,
+        "torch": torch.__version__,
+    }
+    started = {
+        "experiment": experiment,
+        "environment": environment,
+        "user": "ada",
+        "commit": "c" * 40,
+        "started": 1.8e9,
+    }
     work.mkdir(parents=True, exist_ok=True)
     (work / "started.json").write_text(json.dumps(started | facts))
     (work / "history.csv").write_text(history(range(0)))

@@ -102,12 +102,14 @@ def _score_anew(store: Store, e: Finished, champion: Any, folder: Path) -> np.nd
     keys = ["kind", "classes"] + ([] if present["kind"] == "text" else ["shape"])  # a window may be of any length
     if other := [key for key in keys if theirs[key] != present[key]]:
         raise Gone(f"its data are of another {other[0]}: {theirs[other[0]]}, now {present[other[0]]}")
+    if (task := config["experiment"]["task"]) != e.config["experiment"]["task"]:
+        raise Gone(f"it is measured at another task, {task}")
     view = folder / "view" / data.name  # the present data as the champion takes them: its windows, its tokenizer
     view.mkdir(parents=True)
-    for path in data.iterdir():
-        own = model / path.name if path.name == "tokenizer.json" else path
-        (view / path.name).symlink_to((own if own.exists() else path).resolve())
-    (view / "description.json").unlink()
+    files = {path.name: path for path in [*data.iterdir(), *model.glob("tokenizer.json")]}
+    del files["description.json"]
+    for name, path in files.items():
+        (view / name).symlink_to(path.resolve())
     (view / "description.json").write_text(json.dumps(theirs))
     out = folder / "anew.json"
     try:
@@ -115,7 +117,16 @@ def _score_anew(store: Store, e: Finished, champion: Any, folder: Path) -> np.nd
             score(model, view, out)
         else:
             _run_there(code, model, view, out)
-    except (UserError, ValueError, KeyError, TypeError, RuntimeError, subprocess.SubprocessError) as error:
+    except (
+        UserError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise Gone(f"it does not load: {str(error).splitlines()[-1][:200]}") from None
     return np.array(json.loads(out.read_text()), dtype=np.float64)
 
@@ -176,6 +187,10 @@ def _by_samples(store: Store, e: Finished, champion: Any, at: float, folder: Pat
         return float((judge.apply("predict_proba", x["x"]).argmax(1) == x["y"]).mean())
 
     a, b, features = (judge.apply("features", x["x"]).astype(np.float64) for x in (ours, theirs, real))
+    if not np.isfinite(b).all():
+        raise Gone("its samples are not finite")
+    if not np.isfinite(a).all():
+        return 1.0, False, "samples are not finite, against {against}"
     p = gate.better_samples(a, b, features, at)
     floor = min(right(theirs), right(real))
     figures = (
@@ -192,10 +207,18 @@ def _by_samples(store: Store, e: Finished, champion: Any, at: float, folder: Pat
 def download(store: Store, uri: str, folder: Path) -> tuple[Path, Path]:
     """Return the folders of a registered model and of the code beside it, copied below `folder`. Raises Gone."""
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import RESOURCE_DOES_NOT_EXIST, ErrorCode, MlflowException
 
     place = folder / "model"
     place.mkdir(parents=True)
-    where = Path(download_artifacts(uri, dst_path=str(place), tracking_uri=store.uri, registry_uri=store.uri))
+    try:
+        where = Path(download_artifacts(uri, dst_path=str(place), tracking_uri=store.uri, registry_uri=store.uri))
+    except FileNotFoundError:
+        raise Gone("its files are gone") from None
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        raise Gone(f"it is not there: {error.message}") from None
     for config in where.glob("data/*/config.json"):
         return config.parent, where / "code"
     raise Gone("it is not a model of this project")

@@ -122,4 +122,3 @@ def _sizes(size: int, numbers: int) -> list[int]:
 def _counts(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Return how often each of n rows is drawn, (resamples, n)."""
     return rng.multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)
-

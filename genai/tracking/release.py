@@ -18,7 +18,15 @@ from genai.tracking.compare import Gone, compare, download
 from genai.tracking.finished import Finished, finished
 from genai.tracking.mirror import mirror_all, run_of
 from genai.tracking.store import (
-    Store, alone, lock_hash, one_line_errors, registered_name, remember, remembered, shown, store_uri,
+    Store,
+    alone,
+    lock_hash,
+    one_line_errors,
+    registered_name,
+    remember,
+    remembered,
+    shown,
+    store_uri,
 )  # fmt: skip
 
 CHAMPION, CHALLENGER = "champion", "challenger"

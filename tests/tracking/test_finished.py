@@ -116,5 +116,3 @@ def test_a_line_of_the_history_that_is_being_written_is_left_for_later(tmp_path)
     assert read_history(path).keys() == {1, 2} and read_history(path)[2] == curves
     path.write_text(project.history(range(1, 2)).replace(",2,", ",nan,"))
     assert "validation/loss" not in read_history(path)[1]
-
-

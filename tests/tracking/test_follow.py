@@ -22,9 +22,17 @@ class Follower:
         code = "from importlib import import_module; from pathlib import Path; "
         code += "follow = import_module('genai.tracking.follow'); follow.POLL = 0.1; "
         code += f"print('ready', flush=True); follow.follow(Path.cwd(), {release})"
-        settings = {"PYTHONPATH": str(project.HERE), "OMP_NUM_THREADS": "1", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1"}
+        settings = {
+            "PYTHONPATH": str(project.HERE),
+            "OMP_NUM_THREADS": "1",
+            "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
+        }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | settings
+            [sys.executable, "-c", code],
+            cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | settings,
         )
         assert self.process.stdout.readline() == b"ready\n"
         time.sleep(0.5)  # until it has had its first look
