@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from genai.core.config import load
+from genai.core.config import load, validate
 from genai.core.dataset import Dataset
 from genai.model import build
 from genai.training.gradient_descent.batches import Arrays
-from genai.training.gradient_descent.train import Config, descend, validation_loss
 from genai.training.gradient_descent.optimizers import make_optimizers, schedule, set_rates
+from genai.training.gradient_descent.train import Config, descend, validation_loss
 
 EXPERIMENTS = {"mlp": 1500, "cnn": 200, "text_diffusion": 20}  # steps a turn
 TURNS = 7
@@ -53,7 +53,8 @@ def main() -> None:
         dataset = Dataset(Path("data") / experiment.data)
         arrays = dataset.arrays("train")
         validation = {key: array[: experiment.train.batch_size] for key, array in dataset.arrays("validation").items()}
-        training = experiment.train.model_copy(update={"steps": steps, "ema": None, "validate_every": steps})
+        numbers = experiment.train.model_dump() | {"steps": steps, "ema": None, "validate_every": steps}
+        training = validate(Config, numbers, name)
         seconds: dict[str, list[float]] = {"bare": [], "loop": []}
         for turn in range(TURNS):
             for kind in ("bare", "loop") if turn % 2 else ("loop", "bare"):

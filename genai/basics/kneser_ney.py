@@ -73,10 +73,13 @@ class KneserNey:
 
     def probability(self, tokens: np.ndarray) -> np.ndarray:
         """tokens: (B, T) -> p(token t | the order - 1 tokens before it, fewer at the beginning), (B, T)."""
+        tokens = np.asarray(tokens, dtype=np.int64)
         ends = np.cumsum(self.sizes_)
         p = np.full(tokens.shape, 1 / self.V)
         context = np.zeros(tokens.shape, dtype=np.int64)  # number of the (m - 1)-gram before each token, -1: unknown
         for m in range(1, self.order + 1):
+            if self.sizes_[m] == 0:  # a text shorter than m tokens has no longer n-grams
+                break
             if m == 1:
                 number = tokens
             else:
@@ -93,17 +96,21 @@ class KneserNey:
 
     def nats(self, tokens: np.ndarray, generator: Any = None) -> np.ndarray:
         """tokens: (B, T) -> -log p of each window, (B,) float64; the first tokens have shorter contexts."""
-        return -np.log(self.probability(np.asarray(tokens))).sum(1)
+        return -np.log(self.probability(tokens)).sum(1)
 
 
 def discounts(count: np.ndarray) -> np.ndarray:
     """Return D(0), D(1), D(2), D(3 and more) (Chen and Goodman, section 3), from how often counts of 1 to 4 occur.
 
-    Where one of them does not occur (few or very frequent n-grams), 0.75 of each, about what the formula
-    gives for large texts.
+    The formula supposes that small counts are many and fall as the counts rise. In a small text one of them may not
+    occur, or a discount come out at 0 or below, and a context of such n-grams alone would leave nothing to tokens that
+    never followed it. Then one discount for all counts, Y (Ney, Essen and Kneser, "On structuring
+    probabilistic dependences in stochastic language modelling", 1994), or 0.75 where that is not between 0 and 1.
     """
     n1, n2, n3, n4 = (np.count_nonzero(count == c) for c in (1, 2, 3, 4))
-    if min(n1, n2, n3, n4) == 0:
-        return np.array([0, 0.75, 0.75, 0.75])
-    Y = n1 / (n1 + 2 * n2)
-    return np.array([0, 1 - 2 * Y * n2 / n1, 2 - 3 * Y * n3 / n2, 3 - 4 * Y * n4 / n3]).clip(0, [0, 1, 2, 3])
+    Y = n1 / (n1 + 2 * n2) if n1 and n2 else 0.75
+    if n1 and n2 and n3 and n4:
+        D = np.array([0, 1 - 2 * Y * n2 / n1, 2 - 3 * Y * n3 / n2, 3 - 4 * Y * n4 / n3])
+        if (D[1:] > 0).all():
+            return D
+    return np.array([0, Y, Y, Y])

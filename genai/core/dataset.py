@@ -21,13 +21,14 @@ from safetensors.numpy import load_file
 
 from genai.core.config import Strict, UserError
 
+Kind = Literal["table", "images", "text"]
 SPLITS = ("train", "validation", "test")
 
 
 class Description(Strict):
     """What a model needs to know of its data to take its shape."""
 
-    kind: Literal["table", "images", "text"]
+    kind: Kind
     shape: list[int]  # of one example: [features], [channels, height, width] or [tokens in a window]
     classes: list[str] = Field(default_factory=list)  # images: the name of class 0, 1, ...
     vocabulary_size: int = 0  # text: number of tokens, special ones excluded
@@ -48,6 +49,7 @@ class Dataset:
 
     def __init__(self, directory: Path):
         self.directory = Path(directory)
+        self.encoded: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # split -> tokens, offsets
         try:
             text = (self.directory / "description.json").read_text()
             self.description = Description.model_validate_json(text)
@@ -88,7 +90,23 @@ class Dataset:
 
     def tokens(self, split: str) -> np.ndarray:
         """Return the split's text as token ids, (N,) int64."""
-        return np.asarray(self.tokenizer.encode(self.text(split)).ids, dtype=np.int64)
+        return self._encoded(split)[0]
+
+    def offsets(self, split: str) -> np.ndarray:
+        """Return the character of the split's text at which each token begins, and at last its length, (N + 1,) int64.
+
+        Where a character's bytes stand in several tokens, all but the first begin after it: it is counted once.
+        """
+        return self._encoded(split)[1]
+
+    def _encoded(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        if split not in self.encoded:
+            text = self.text(split)
+            encoding = self.tokenizer.encode(text)
+            begins, ends = np.array(encoding.offsets or [(0, 0)], dtype=np.int64).T
+            offsets = np.concatenate([np.maximum(begins, np.concatenate([[0], ends[:-1]])), [len(text)]])
+            self.encoded[split] = np.array(encoding.ids, dtype=np.int64), offsets
+        return self.encoded[split]
 
     @cached_property
     def tokenizer(self):
@@ -161,22 +179,21 @@ def write_image_grid(x: np.ndarray, path: Path) -> None:
         image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(temporary, "PNG")
 
 
-def split_indices(
-    n: int, validation: float, test: float, seed: int, y: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """Return the shuffled indices of the three splits, of each class its share where `y` is given.
+def split_indices(n: int, shares: dict[str, float], seed: int, y: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Return the shuffled indices of the splits that `shares` names, and of train, which gets the rest.
 
-    Each has at least one example. Raises UserError where n is too small for that.
+    Of each class its share where `y` (N,) is given. Raises UserError where n is too small for an example in each.
     """
     rng = np.random.default_rng(seed)
     groups = [np.arange(n)] if y is None else [np.flatnonzero(y == c) for c in np.unique(y)]
-    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    parts: dict[str, list[np.ndarray]] = {split: [] for split in [*shares, "train"]}
     for group in groups:
-        group = rng.permutation(group)
-        n_test, n_validation = round(len(group) * test), round(len(group) * validation)
-        parts["test"].append(group[:n_test])
-        parts["validation"].append(group[n_test : n_test + n_validation])
-        parts["train"].append(group[n_test + n_validation :])
+        group, start = rng.permutation(group), 0
+        for split, share in shares.items():
+            end = start + round(len(group) * share)
+            parts[split].append(group[start:end])
+            start = end
+        parts["train"].append(group[start:])
     indices = {split: np.sort(np.concatenate(part)) for split, part in parts.items()}
     for split, index in indices.items():
         if len(index) == 0:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from genai.core.config import Seed, Strict
-from genai.core.dataset import split_indices
-from genai.data.images import Share, write
+from genai.core.config import Seed, Share, Strict
+from genai.core.dataset import Kind, split_indices
+from genai.data.images import write
 
-kind = "images"
+kind: Kind = "images"
 
 ABOUT = """
 Handwritten digits of 8 x 8 grey pixels, from scikit-learn (`load_digits`), where they need no network. They
@@ -32,6 +32,7 @@ def prepare(config: Config, directory: Path) -> None:
 
     digits = load_digits()
     x = digits.images[:, None].astype(np.float32) / 16
-    indices = split_indices(len(x), config.validation, config.test, config.seed, digits.target)
+    shares = {"test": config.test, "validation": config.validation}
+    indices = split_indices(len(x), shares, config.seed, digits.target)
     splits = {split: (x[index], digits.target[index]) for split, index in indices.items()}
     write(directory, "Digits", splits, [str(digit) for digit in range(10)], ABOUT)

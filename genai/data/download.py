@@ -25,8 +25,8 @@ def fetch(
     cut stays beside the file with the suffix .part, and the next call asks for the rest (HTTP Range).
     Raises UserError in one line: wrong checksum, no network, no space, no permission.
     """
-    assert (sha256 is None) != (md5 is None), "exactly one published checksum"
     algorithm, expected = ("sha256", sha256) if sha256 else ("md5", md5)
+    assert expected and not (sha256 and md5), "exactly one published checksum"
     target = Path(into) / mirror_path
     try:
         if target.is_file() and checksum(target, algorithm) == expected:
@@ -58,14 +58,17 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
+def mirror() -> Path | None:
+    """Return the folder that GENAI_DATA_MIRROR names; None where it names none. Raises UserError where it is not one."""
+    folder = os.environ.get(MIRROR)
+    if folder and not Path(folder).is_dir():
+        raise UserError(f"{MIRROR}: {folder!r} should be a folder")
+    return Path(folder) if folder else None
+
+
 def _in_mirror(mirror_path: str) -> Path | None:
-    mirror = os.environ.get(MIRROR)
-    if not mirror:
-        return None
-    if not Path(mirror).is_dir():
-        raise UserError(f"{MIRROR}: {mirror!r} should be a folder")
-    path = Path(mirror) / mirror_path
-    return path if path.is_file() else None
+    folder = mirror()
+    return folder / mirror_path if folder and (folder / mirror_path).is_file() else None
 
 
 def _download(addresses: list[str], part: Path, algorithm: str, expected: str, mirror_path: str) -> None:
@@ -122,7 +125,3 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ in names:
         return names[type(error).__name__]
     return "connection cut" if type(error).__name__ == "ChunkedEncodingError" else "no connection"
-
-
-def mirror():
-    return None

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from genai.core.dataset import Kind
 from genai.data.images import Config, from_torchvision
 
 __all__ = ["Config", "kind", "prepare"]
 
-kind = "images"
+kind: Kind = "images"
 
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 

@@ -3,16 +3,13 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from genai.core.config import Seed, Strict, UserError
-from genai.core.dataset import SPLITS, Description, write_arrays, write_json, write_text
+from genai.core.config import Seed, Share, Strict, UserError
+from genai.core.dataset import SPLITS, Description, split_indices, write_arrays, write_json, write_text
 from genai.data.download import fetch
-
-Share = Annotated[float, Field(gt=0, lt=0.5)]
 
 
 class Config(Strict):
@@ -95,7 +92,6 @@ def from_torchvision(name: str, classes: list[str], config: Config, directory: P
     Each file comes from a mirror folder or torchvision's addresses, and must have the MD5 that
     torchvision publishes. Raises UserError.
     """
-    from sklearn.model_selection import train_test_split
     from torchvision import datasets
 
     cls = getattr(datasets, name)
@@ -107,10 +103,6 @@ def from_torchvision(name: str, classes: list[str], config: Config, directory: P
         # download=True unpacks; it finds the files with the right MD5 and asks no network
         parts = [cls(root, train=train, download=True) for train in (True, False)]
     (x, y), test = [(part.data.numpy()[:, None] / np.float32(255), part.targets.numpy()) for part in parts]
-    train, validation = train_test_split(
-        np.arange(len(y)), test_size=config.validation, random_state=config.seed, stratify=y
-    )
-    splits = {
-        split: (x[index], y[index]) for split, index in (("train", np.sort(train)), ("validation", np.sort(validation)))
-    }
+    indices = split_indices(len(y), {"validation": config.validation}, config.seed, y)
+    splits = {split: (x[index], y[index]) for split, index in indices.items()}
     write(directory, name, splits | {"test": test}, classes, about)

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from genai.core.dataset import Kind
 from genai.data.images import Config, from_torchvision
 
 __all__ = ["Config", "kind", "prepare"]
 
-kind = "images"
+kind: Kind = "images"
 
 ABOUT = """
 MNIST, handwritten digits of 28 x 28 grey pixels: LeCun, Bottou, Bengio and Haffner, "Gradient-based

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from genai.core.dataset import Kind
 from genai.data import text
 from genai.data.download import fetch
 
-kind = "text"
+kind: Kind = "text"
 
 ADDRESSES = [
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
@@ -22,7 +23,7 @@ def prepare(config: Config, directory: Path) -> None:
     """Download or copy the file and write the data set into `directory`. Raises UserError."""
     path = fetch(ADDRESSES, "tinyshakespeare/input.txt", sha256=SHA256)
     text.write(
-        path.read_text(encoding="utf-8"),
+        text.sections(path.read_text(encoding="utf-8"), config),
         config,
         directory,
         f"""# Tiny Shakespeare
@@ -32,7 +33,7 @@ def prepare(config: Config, directory: Path) -> None:
 `data/tinyshakespeare/input.txt` of A. Karpathy's char-rnn, 1,115,394 characters, SHA-256 `{SHA256}` (checked).
 The plays are in the public domain; the repository's licence is MIT.
 
-The customary split is the first 90 % for training. This one deals blocks to the splits and drops paragraphs seen
-before, so figures do not compare with those of the customary one.
+The file marks no acts or scenes, so its documents are consecutive sections of speeches, about as long as a scene. The
+customary split is the first 90 % for training; figures do not compare with those of that one.
 """,
     )

@@ -6,10 +6,11 @@ from typing import Annotated
 from pydantic import Field
 
 from genai.core.config import UserError
+from genai.core.dataset import Kind
 from genai.data import text
 from genai.data.download import checksum
 
-kind = "text"
+kind: Kind = "text"
 
 
 class Config(text.TextConfig):
@@ -34,9 +35,11 @@ def prepare(config: Config, directory: Path) -> None:
         raise UserError(f"{at}.path: {path} is not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise UserError(f"{at}.path: {config.path!r}: {error.strerror}; it should be a text file") from None
+    documents = content.split("\f") if "\f" in content else text.sections(content, config)
     text.write(
-        content,
+        documents,
         config,
         directory,
-        f"# {path.name}\n\n## Origin\n\nThe user's file `{config.path}`, SHA-256 `{found}`. Licence: the user knows.",
+        f"# {path.name}\n\n## Origin\n\nThe user's file `{config.path}`, SHA-256 `{found}`. Licence: the user knows. "
+        "Form feeds end its documents; without any, they are consecutive sections.",
     )

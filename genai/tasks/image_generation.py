@@ -111,8 +111,8 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """
     n, m = len(a), len(b)
     aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
-    within = (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1))
-    return float(within - 2 * ab.mean())
+    inside = (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1))
+    return float(inside - 2 * ab.mean())
 
 
 def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:

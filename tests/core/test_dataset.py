@@ -17,6 +17,9 @@ from genai.core.dataset import (
     write_json,
     write_text,
 )
+from genai.data.text import learn_tokenizer
+
+SHARES = {"test": 0.2, "validation": 0.1}
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -53,20 +56,20 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_splits_are_a_partition_with_each_class_in_proportion_and_follow_the_seed():
     y = np.repeat([0, 1], [80, 20])
-    splits = split_indices(100, 0.1, 0.2, 0, y)
+    splits = split_indices(100, SHARES, 0, y)
     assert sorted(np.concatenate(list(splits.values()))) == list(range(100))
     assert {name: (len(i), int(y[i].sum())) for name, i in splits.items()} == {
         "train": (70, 14),
         "validation": (10, 2),
         "test": (20, 4),
     }
-    assert np.array_equal(splits["test"], split_indices(100, 0.1, 0.2, 0, y)["test"])
-    assert not np.array_equal(splits["test"], split_indices(100, 0.1, 0.2, 1, y)["test"])
+    assert np.array_equal(splits["test"], split_indices(100, SHARES, 0, y)["test"])
+    assert not np.array_equal(splits["test"], split_indices(100, SHARES, 1, y)["test"])
 
 
 def test_too_few_examples_for_a_split_are_a_users_mistake():
     with pytest.raises(UserError, match="4 examples leave none for the validation split"):
-        split_indices(4, 0.1, 0.3, 0)
+        split_indices(4, {"test": 0.3, "validation": 0.1}, 0)
 
 
 def text_data(folder, text, window=4):
@@ -105,3 +108,35 @@ def test_missing_and_damaged_files_are_one_line(tmp_path):
     (tmp_path / "description.json").write_text("{}")
     with pytest.raises(UserError, match="description.json: damaged"):
         Dataset(tmp_path)
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A text data set of three scripts, whose tokens are bytes and a few merges."""
+    whole = "the naïve 日本語 🙂🙂 text, the text the end\n" * 3
+    tokenizer = learn_tokenizer("the text the end the text", 264)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "train.txt").write_text(whole, encoding="utf-8")
+    description = Description(kind="text", shape=[4], vocabulary_size=tokenizer.get_vocab_size())
+    (tmp_path / "description.json").write_text(description.model_dump_json())
+    return Dataset(tmp_path), whole
+
+
+def test_the_offsets_of_tokens_count_every_character_once(text):
+    data, whole = text
+    offsets, tokens = data.offsets("train"), data.tokens("train")
+    assert len(offsets) == len(tokens) + 1 and offsets[0] == 0 and offsets[-1] == len(whole)
+    assert (np.diff(offsets) >= 0).all() and np.diff(offsets).sum() == len(whole)
+    assert 0 in np.diff(offsets)  # of a character in several tokens, the first one's
+    for i, token in enumerate(tokens):
+        decoded = data.tokenizer.decode([token])
+        if "\ufffd" not in decoded:
+            assert whole[offsets[i] : offsets[i + 1]] == decoded
+
+
+def test_windows_cut_within_a_character_share_it_out_once(text):
+    data, whole = text
+    windows = data.arrays("train")["tokens"][::4]
+    apart = sum(len(data.tokenizer.decode(window)) for window in windows)
+    ends = data.offsets("train")[np.arange(len(windows) + 1) * 4]
+    assert np.diff(ends).sum() == ends[-1] <= len(whole) < apart  # decoding each by itself overcounts

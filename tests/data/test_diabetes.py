@@ -13,7 +13,7 @@ def test_the_splits_together_are_the_published_data(tmp_path):
 
     diabetes.prepare(diabetes.Config(validation=0.2, test=0.2, seed=0), tmp_path)
     dataset = Dataset(tmp_path)
-    assert dataset.description.kind == "regression" and dataset.description.shape == [10]
+    assert dataset.description.kind == "table" and dataset.description.shape == [10]
     parts = [dataset.arrays(split) for split in ("train", "validation", "test")]
     assert [len(part["y"]) for part in parts] == [266, 88, 88]
     found = np.concatenate([np.column_stack([part["x"], part["y"]]) for part in parts])

@@ -108,7 +108,9 @@ def test_published_files_become_the_published_images(module, folder, tmp_path, m
     module.prepare(module.Config(validation=0.1, seed=0), tmp_path / "out")
     dataset = Dataset(tmp_path / "out")
     train, validation, test = (dataset.arrays(split) for split in ("train", "validation", "test"))
-    assert (len(train["y"]), len(validation["y"]), len(test["y"])) == (54000, 6000, 10000)
+    assert len(train["y"]) + len(validation["y"]) == 60000 and len(test["y"]) == 10000
+    expected = np.round(0.1 * (np.bincount(train["y"]) + np.bincount(validation["y"])))
+    assert np.array_equal(np.bincount(validation["y"]), expected)  # of each class its share
     mean, sd = {"MNIST": (0.1307, 0.3081), "FashionMNIST": (0.2860, 0.3530)}[folder]  # the usual published values
     x = np.concatenate([train["x"], validation["x"]])
     assert x.mean(dtype=np.float64) == pytest.approx(mean, abs=5e-5)

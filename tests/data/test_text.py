@@ -1,5 +1,7 @@
 """Preparation of text: what normalisation does, splits without shared paragraphs, a tokenizer that loses nothing."""
 
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,11 @@ def story(n=400, seed=0):
     return "\n\n".join(f"{i}: " + " ".join(rng.choice(WORDS, 12)) for i in range(n))
 
 
+def stories(n=120):
+    """Documents of a few paragraphs, none of which shares words in a row with another."""
+    return ["\n\n".join(f"{i} {j} " + " ".join(f"{w}{i}{j}" for w in WORDS[:7]) for j in range(4)) for i in range(n)]
+
+
 def config(cls=text.TextConfig, **changes):
     return cls(**{"vocabulary_size": 300, "window": 16, "validation": 0.1, "test": 0.1, "seed": 0} | changes)
 
@@ -27,42 +34,78 @@ def test_normalise():
     assert text.normalise("\ufeffa \r\nb\t\r\rc\n\n\n\nd\x00\x0ce\tf\n\n") == "a\nb\n\nc\n\nde\tf"
 
 
-def test_pieces_keep_every_distinct_paragraph_once_in_order():
-    assert text.pieces("one\n\ntwo\n\none\n\n  two \n\nthree") == ["one\n\n", "two\n\n", "three\n\n"]
-
-
 @pytest.mark.parametrize("separator", ["\n", " ", ""])
-def test_a_paragraph_longer_than_a_block_is_cut_and_loses_nothing(separator):
+def test_a_paragraph_longer_than_a_page_is_cut_and_loses_nothing(separator):
     long = separator.join(f"{i:07d}" for i in range(5000))
-    parts = text.pieces(long)
+    parts = text.paragraphs(long)
     assert "".join(parts) == long + "\n\n"
-    assert max(map(len, parts)) <= text.BLOCK + 2
+    assert max(map(len, parts)) <= text.LONGEST + 2
     assert all(part.endswith(separator) for part in parts[:-1])
 
 
-def test_blocks_are_contiguous_and_of_the_size_said():
-    parts = text.pieces(story())
-    pages = text.blocks(parts)
-    assert "".join(pages) == "".join(parts)
-    assert all(text.BLOCK <= len(page) < text.BLOCK + max(map(len, parts)) for page in pages[:-1])
+def test_sections_are_consecutive_lose_nothing_and_end_with_paragraphs():
+    whole = text.normalise(story())
+    parts = text.sections(story(), config())
+    assert "".join(parts) == whole + "\n\n"
+    size = max(text.LONGEST, int(0.1 * len(whole) / 4))
+    assert all(size <= len(part) < size + text.LONGEST + 2 and part.endswith("\n\n") for part in parts[:-1])
 
 
-def test_splits_share_no_paragraph_and_lose_none(tmp_path):
-    paragraphs = story().split("\n\n")
-    text.write("\n\n".join(paragraphs + paragraphs[:50]), config(), tmp_path, "# card")
+def test_documents_are_dealt_whole_and_by_their_share_of_the_characters():
+    lengths = np.random.default_rng(0).integers(500, 3000, 300).tolist()
+    dealt = text.deal(lengths, config(validation=0.05, test=0.2))
+    held = {split: sum(n for n, d in zip(lengths, dealt, strict=True) if d == split) / sum(lengths) for split in dealt}
+    assert held["test"] == pytest.approx(0.2, rel=0.1) and held["validation"] == pytest.approx(0.05, rel=0.1)
+
+
+def test_a_document_larger_than_a_split_goes_to_training():
+    dealt = text.deal([10_000] + [100] * 60, config())
+    assert dealt[0] == "train" and {"validation", "test"} <= set(dealt)
+
+
+def test_no_document_stands_in_two_splits_and_none_is_lost(tmp_path):
+    documents = stories()
+    text.write(documents, config(), tmp_path, "# card")
     splits = {split: (tmp_path / f"{split}.txt").read_text() for split in ("train", "validation", "test")}
-    found = [text.key(p) for content in splits.values() for p in content.split("\n\n")]
-    assert len(found) == len(set(found)) and set(found) == {text.key(p) for p in paragraphs}
-    assert 0.05 < len(splits["test"]) / len(story()) < 0.2
+    for i, document in enumerate(documents):
+        assert sum(text.normalise(document) in content for content in splits.values()) == 1, i
+    assert 0.05 < len(splits["test"]) / sum(map(len, documents)) < 0.2
 
 
-def test_a_paragraph_in_two_splits_is_refused():
-    with pytest.raises(UserError, match="'same  *one' stands in train and in test"):
-        text._refuse_shared_paragraphs({"train": "a\n\nsame\none", "test": "same one\n\nb"}, "datasets.x")
+def test_near_duplicates_are_dropped_from_what_is_learned_from_and_not_from_what_is_measured():
+    said = "one two three four five six seven eight nine"
+    copy = "He said: One, two,\nthree four five six SEVEN eight. Then he left."
+    fine = "one two three four five six seven and then something else"
+    documents = {"train": [[copy, fine, "other"]], "validation": [[copy, "more"]], "test": [[said, said, "end"]]}
+    kept = text.without_copies(documents)
+    assert kept == {"train": [[fine, "other"]], "validation": [["more"]], "test": [[said, "end"]]}
+
+
+def test_the_overlap_is_what_a_search_word_by_word_finds():
+    rng = np.random.default_rng(0)
+    draw = lambda n: "\n\n".join(" ".join(rng.choice(list("abc"), rng.integers(5, 30))) for _ in range(n))
+    train, test = draw(40), draw(15)
+    stream = f" {' '.join(train.split())} "
+    runs = lambda words, n: [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
+    long = [p.split() for p in test.split("\n\n") if len(p.split()) >= 8]
+    near = np.mean([any(f" {run} " in stream for run in runs(p, 8)) for p in long])
+    words = test.split()
+    copied = {j for i, run in enumerate(runs(words, 13)) if f" {run} " in stream for j in range(i, i + 13)}
+    assert text.overlap(test, train) == (pytest.approx(near), pytest.approx(len(copied) / len(words)))
+
+
+def test_the_card_tells_the_overlap_before_and_after(tmp_path):
+    documents = stories()
+    documents.append(documents[0] + " and once more")  # a copy that one of the splits gets
+    text.write(documents, config(seed=3), tmp_path, "# card")
+    for split in ("test", "validation"):
+        near, _ = text.overlap((tmp_path / f"{split}.txt").read_text(), (tmp_path / "train.txt").read_text())
+        assert near == 0
+    assert re.search(r"\| test \| \d+\.\d% \| 0\.0% \|", (tmp_path / "card.md").read_text())
 
 
 def test_the_tokenizer_gives_back_any_text_even_of_bytes_it_never_saw(tmp_path):
-    text.write(story(), config(), tmp_path, "# card")
+    text.write(stories(), config(), tmp_path, "# card")
     tokenizer = Dataset(tmp_path).tokenizer
     for sample in [
         " leading",
@@ -79,7 +122,7 @@ def test_the_tokenizer_gives_back_any_text_even_of_bytes_it_never_saw(tmp_path):
 def test_preparing_twice_gives_the_same_bytes_and_another_seed_another_split(tmp_path):
     for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
         (tmp_path / name).mkdir()
-        text.write(story(), config(seed=seed), tmp_path / name, "# card")
+        text.write(stories(), config(seed=seed), tmp_path / name, "# card")
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert files == ["card.md", "description.json", "test.txt", "tokenizer.json", "train.txt", "validation.txt"]
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
@@ -87,7 +130,7 @@ def test_preparing_twice_gives_the_same_bytes_and_another_seed_another_split(tmp
 
 
 def test_the_description_fits_the_tokens(tmp_path):
-    text.write(story(), config(), tmp_path, "# card")
+    text.write(stories(), config(), tmp_path, "# card")
     data = Dataset(tmp_path)
     assert data.description.vocabulary_size == data.tokenizer.get_vocab_size() == 300
     for split in ("train", "validation", "test"):
@@ -98,8 +141,8 @@ def test_the_description_fits_the_tokens(tmp_path):
 @pytest.mark.parametrize(
     ("content", "changes", "line"),
     [
-        ("too short", {}, "datasets.mine: 9 characters of text are too few"),
-        (story(), {"window": 4096}, "datasets.mine.window: 4096 tokens are more than the validation split has"),
+        (["too short"], {}, "datasets.mine: 1 documents of 9 characters leave none for"),
+        (stories(), {"window": 4096}, "datasets.mine.window: 4096 tokens are more than the validation split has"),
     ],
 )
 def test_too_little_text_is_one_line_and_writes_nothing(tmp_path, content, changes, line):
@@ -128,6 +171,16 @@ def test_text_file_takes_any_utf8_file(tmp_path):
     text_file.prepare(config(text_file.Config, path=str(path), sha256=checksum(path)), tmp_path / "out")
     written = (tmp_path / "out/train.txt").read_text()
     assert "\r" not in written and "\ufeff" not in written and "日本語" in written
+
+
+def test_form_feeds_end_the_documents_of_a_text_file(tmp_path):
+    path, documents = tmp_path / "mine.txt", stories()
+    path.write_text("\f".join(documents))
+    (tmp_path / "out").mkdir()
+    text_file.prepare(config(text_file.Config, path=str(path), sha256=checksum(path)), tmp_path / "out")
+    test = (tmp_path / "out/test.txt").read_text()
+    assert 0 < sum(text.normalise(document) in test for document in documents) < 30
+    assert sum(document.splitlines()[0] in test for document in documents) * 4 == len(test.strip().split("\n\n"))
 
 
 def test_text_file_says_the_checksum_of_a_changed_file(tmp_path):
@@ -178,11 +231,18 @@ def test_python_reference_reads_docstrings_without_importing(tmp_path):
     (tmp_path / "json" / "tests").mkdir(parents=True)
     (tmp_path / "json" / "tests" / "a.py").write_text('"""No."""\n')
     (tmp_path / "json" / "b.py").write_text('async def f():\n    """Coroutine."""\n')
-    assert list(python_reference.docstrings(tmp_path)) == ["Module.", "Method.", "Coroutine."]
+    assert list(python_reference.docstrings(tmp_path)) == ["Module.\n\nMethod.", "Coroutine."]
+
+
+def test_python_reference_is_refused_under_another_python():
+    line = r"datasets\.x\.python: '3\.2' should be '3\.\d+', the Python that runs this, whose text is the corpus"
+    with pytest.raises(UserError, match=line):
+        validate(python_reference.Config, config().model_dump() | {"python": "3.2"}, "datasets.x")
 
 
 def test_python_reference_prepares_offline(tmp_path):
-    python_reference.prepare(config(python_reference.Config, vocabulary_size=300, window=128), tmp_path)
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python_reference.prepare(config(python_reference.Config, vocabulary_size=300, window=128, python=here), tmp_path)
     data = Dataset(tmp_path)
     assert len(data.text("train")) > 1_000_000 and data.text("train").isascii()
     assert "iterator" in data.text("test") and ">>>" not in data.text("train")

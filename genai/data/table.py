@@ -1,0 +1,71 @@
+"""Tables of numbers: what every source of them does to validate, split and write; no source itself."""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from genai.core.config import Seed, Share, Strict, UserError
+from genai.core.dataset import SPLITS, Description, split_indices, write_arrays, write_json, write_text
+
+
+class Config(Strict):
+    """How a table is split."""
+
+    validation: Share
+    test: Share
+    seed: Seed = Field(description="of the split")
+
+
+def write(
+    directory: Path,
+    title: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    columns: list[str],
+    config: Config,
+    about: str,
+    classes: list[str] | None = None,
+) -> None:
+    """Validate, split and write x (N, D) and y (N,), with description and card.
+
+    columns: the names of the D features; classes: those of y where it holds numbers of classes, else y is a number to
+    predict. Raises UserError where a value or a split is wrong.
+    """
+    at = f"datasets.{directory.name}"
+    if x.shape != (len(y), len(columns)):
+        raise UserError(f"{at}: features of shape {x.shape}, should be {(len(y), len(columns))}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise UserError(f"{at}: a value is not finite")
+    if len(np.unique(x, axis=0)) < len(x):
+        raise UserError(
+            f"{at}: {len(x) - len(np.unique(x, axis=0))} rows stand there twice; they could cross the splits"
+        )
+    if classes is not None and not np.array_equal(found := np.unique(y), np.arange(len(classes))):
+        raise UserError(f"{at}: classes {found.tolist()}; should be every number from 0 to {len(classes) - 1}")
+    shares = {"test": config.test, "validation": config.validation}
+    indices = split_indices(len(x), shares, config.seed, None if classes is None else y)
+    x, y = x.astype(np.float32), y.astype(np.float32 if classes is None else np.int64)
+    for split, index in indices.items():
+        write_arrays(directory / f"{split}.safetensors", {"x": x[index], "y": y[index]})
+    description = Description(kind="table", shape=[x.shape[1]], classes=classes or [])
+    write_json(directory / "description.json", description.model_dump())
+    train = indices["train"]
+    rows = [
+        f"| {name} | {column.mean(dtype=np.float64):.4g} | {column.std(dtype=np.float64):.4g} |"
+        for name, column in [*zip(columns, x[train].T, strict=True), ("target", y[train])]
+    ]
+    write_text(
+        directory / "card.md",
+        f"""# {title}
+
+{about.strip()}
+
+| train | mean | standard deviation |
+| --- | ---: | ---: |
+{chr(10).join(rows)}
+
+Splits, random{"" if classes is None else " and stratified"}: {", ".join(f"{s} {len(indices[s])}" for s in SPLITS)}.
+Checked: all values finite, no row in two splits.
+""",
+    )
