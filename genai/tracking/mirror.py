@@ -67,7 +67,7 @@ def _mirror(store: Store, e: Finished) -> str | None:
     wanted = e.tags | {"genai.note": text}
     if store.mirrored.get(e.name) == wanted:
         return None
-    run = next(iter(store.runs(content=e.tags["genai.content"], experiment=e.name)), None)
+    run: Any = next(iter(store.runs(content=e.tags["genai.content"], experiment=e.name)), None)
     new = run is None or run.info.status != "FINISHED"
     known = {} if new else run.data.tags
     if new:
@@ -174,7 +174,7 @@ def whose(started: dict[str, Any]) -> dict[str, str]:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat = {}
+    flat: dict[str, str] = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)[:6000]}
     return flat
