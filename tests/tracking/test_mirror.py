@@ -113,6 +113,7 @@ def test_the_description_sets_the_run_beside_its_baseline_and_says_how_to_restor
     assert len(only_run(root).data.tags["mlflow.note.content"].splitlines()) == 2  # the report has not run
     board = [row("mlp", 0.95, "neural_networks"), row("cnn", 0.9), row("logistic_regression", 0.8, "basics")]
     board += [row("majority_class", 0.1, "basics"), row("k_means", 0.99, "basics", "clustering")]
+    board[1]["others"] = {"log_loss": 0.3, "loss_constant": 2.3026, "examples": 50}
     (root / "metrics" / "cnn.json").write_text(json.dumps({s: {"accuracy": 0.9} for s in ("validation", "test")}))
     (root / "reports").mkdir()
     (root / "reports" / "leaderboard.json").write_text(json.dumps(board))
@@ -121,7 +122,7 @@ def test_the_description_sets_the_run_beside_its_baseline_and_says_how_to_restor
     assert only_run(root).data.tags["mlflow.note.content"].split("  \n") == [
         "ConvNet of genai/cnn/classifier.py, trained on digits for classification",
         "accuracy 0.9 ± 0.01 on test",
-        "baseline logistic_regression: accuracy 0.8 ± 0.01, best other mlp: accuracy 0.95 ± 0.01",
+        "baseline logistic_regression: accuracy 0.8 ± 0.01, best other mlp: accuracy 0.95 ± 0.01, loss_constant 2.303",
         "to restore it: `dvc checkout models/cnn` (or `dvc pull models/cnn`)",
     ]
 
