@@ -49,8 +49,13 @@ DIFFUSION = OF_TEXT | {
 }  # fmt: skip
 
 
-def prepare(root: Path, name: str, description: Description, seed: int = 0) -> Path:
-    """Write a data set: numbers, images or letters drawn at random; the targets of a table are learnable."""
+def prepare(
+    root: Path, name: str, description: Description, seed: int = 0, merges: list[tuple[str, str]] | None = None
+) -> Path:
+    """Write a data set: numbers, images or words drawn at random; the targets of a table are learnable.
+
+    merges: pairs of bytes that the tokenizer takes as one token.
+    """
     folder, rng = root / "data" / name, np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "description.json").write_text(description.model_dump_json())
@@ -67,7 +72,8 @@ def prepare(root: Path, name: str, description: Description, seed: int = 0) -> P
         )
     if description.kind == "text":
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+        tokens = [*letters, *("".join(pair) for pair in merges or [])]
+        tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges or []))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.save(str(folder / "tokenizer.json"))

@@ -27,7 +27,7 @@ from genai.tracking.store import (
     remembered,
     shown,
     store_uri,
-)  # fmt: skip
+)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PATIENCE = 120.0  # seconds that a release waits for another one of the same model

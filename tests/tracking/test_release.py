@@ -134,6 +134,18 @@ def test_scores_that_are_gone_or_were_measured_otherwise_are_made_anew(root, cap
     assert "scored anew" in released(root, capsys)
 
 
+def test_a_champion_of_another_tokenizer_reads_new_text_with_its_own(root, capsys):
+    project.finish(root, "n_gram", **project.N_GRAM)
+    tracking.release(root, None)
+    larger = project.TEXT.model_copy(update={"vocabulary_size": 257, "shape": [16]})
+    project.prepare(root, "text", larger, seed=1, merges=[("t", "h")])
+    project.finish(root, "n_gram", **project.N_GRAM | {"description": larger})
+    line = released(root, capsys, "n_gram")
+    assert "version 2 does not become champion" in line and "scored anew" in line
+    difference = float(line.split("mean score ")[1].split()[0])
+    assert abs(difference) < 0.5  # bits a character: with tokens of another tokenizer the text would be noise to it
+
+
 def registered_folder(root, name="mean", version=1):
     client = Store(root).client
     model_id = client.get_model_version(name, str(version)).source.removeprefix("models:/")
