@@ -52,9 +52,9 @@ def main() -> None:
         experiment = params.experiments[name]
         dataset = Dataset(Path("data") / experiment.data)
         arrays = dataset.arrays("train")
-        validation = {key: array[: experiment.train.batch_size] for key, array in dataset.arrays("validation").items()}
         numbers = experiment.train.model_dump() | {"steps": steps, "ema": None, "validate_every": steps}
-        training = validate(Config, numbers, name)
+        training = validate(Config, numbers, f"experiments.{name}.train")
+        validation = {key: array[: training.batch_size] for key, array in dataset.arrays("validation").items()}
         seconds: dict[str, list[float]] = {"bare": [], "loop": []}
         for turn in range(TURNS):
             for kind in ("bare", "loop") if turn % 2 else ("loop", "bare"):

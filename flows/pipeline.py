@@ -1,7 +1,7 @@
 """The pipeline: python -m flows.pipeline [STAGE ...]
 
-Brings the stages of dvc.yaml up to date under Prefect, in parallel, each by DVC's own command. With names of
-stages (train@cnn) or of groups (train): those and what they depend on, as `dvc repro STAGE` does.
+Brings the stages of dvc.yaml up to date under Prefect, in parallel, as `dvc repro` does one after the other. With
+names of stages (train@cnn) or of groups (train): those and what they depend on.
 """
 
 import argparse
@@ -14,35 +14,39 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from flows.plan import locked_stages, plan, sort_lock
+from flows import history
+from flows.errors import UserError
+from flows.history import ORDER, STATE
+from flows.project import Project, Stage
 from flows.server import prefect_api
-from genai.core.config import UserError
 
 GENAI = [sys.executable, "-m", "genai"]
-STATE = Path(".dvc/tmp/flow")  # the flow's own files
-ORDER = STATE / "order.json"  # the stages of dvc.lock when the last run began that has not completed
 TRACKED = Path(".work/tracked")  # is there when MLflow shows all that the stages wrote
 
 
 def run(targets: list[str]) -> int:
     """Do all of it; return the exit status."""
     set_environment()
-    check = [*GENAI, "check"]  # runs while Prefect's server starts
-    with only_run_here() as lock, subprocess.Popen(check) as check, prefect_api() as wait_for_api:
-        if status := check.wait():
+    ours = Path("genai/__main__.py").exists()  # in any other DVC project there is nothing to check and to track
+    check = subprocess.Popen([*GENAI, "check"]) if ours else None  # runs while Prefect's server starts
+    with only_run_here() as lock, prefect_api() as wait_for_api:
+        if check and (status := check.wait()):
             return status
-        stages = plan(targets)
+        project = Project()
+        stages = project.plan(targets, history.order_before(project.locked_stages()))
         wait_for_api()
-        before = order_before()
         anything = any(stage.changed for stage in stages)
-        tracking = start_tracking() if anything or not TRACKED.exists() else None
+        tracking = start_tracking() if ours and (anything or not TRACKED.exists()) else None
 
         from flows.stages import Processes, pipeline
 
         processes = Processes(lock)
-        state = pipeline(stages, cores(), processes, return_state=True)
-        sort_lock([*before, *(stage.name for stage in stages)])
+        named = pipeline.with_options(flow_run_name=f"{', '.join(targets) or 'all stages'} {time.strftime('%d %b %H:%M')}")
+        state = named(stages, history.urgency(stages), cores(), project, processes, return_state=True)
+        project.sort_lock()
+        history.write(history.SECONDS, history.cpu_seconds() | processes.cpu_seconds)
         if state.is_completed():
             ORDER.unlink(missing_ok=True)
     if tracking:
@@ -52,8 +56,7 @@ def run(targets: list[str]) -> int:
     if not state.is_completed():
         print(f"\nfailed: {state.message}", file=sys.stderr)
         return 1
-    if any(stage.name == "report" for stage in stages):  # else what is there may be of an earlier run
-        print_results()
+    print_results(stages)
     return 0
 
 
@@ -88,34 +91,22 @@ def only_run_here() -> Iterator[int]:
         yield lock.fileno()
 
 
-def order_before() -> list[str]:
-    """Return the order of dvc.lock from which DVC alone would have started.
-
-    A run that was killed or failed leaves the order in which its stages completed; what completes it later
-    shall give the file that an undisturbed run gives.
-    """
-    with suppress(FileNotFoundError, ValueError):
-        return json.loads(ORDER.read_text())
-    order = locked_stages()
-    ORDER.write_text(json.dumps(order))
-    return order
-
-
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start_tracking() -> subprocess.Popen:
+def start_tracking() -> subprocess.Popen[bytes]:
     """Start the one process that mirrors what the stages write into MLflow, and at its end releases."""
     TRACKED.unlink(missing_ok=True)
     command = ["nice", *GENAI, "track", "--follow", "--release"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
-def finish_tracking(tracking: subprocess.Popen, stopped: bool) -> None:
+def finish_tracking(tracking: subprocess.Popen[bytes], stopped: bool) -> None:
     """Let it do its last pass, or end it; a fault of tracking costs no result of a stage."""
     if not stopped:
+        assert tracking.stdin
         tracking.stdin.close()
         if tracking.wait() == 0:
             TRACKED.parent.mkdir(exist_ok=True)
@@ -129,37 +120,33 @@ def finish_tracking(tracking: subprocess.Popen, stopped: bool) -> None:
     tracking.kill()
 
 
-def print_results() -> None:
-    """Print what there is: the leaderboard, a few generated sentences, where the figures are."""
-    leaderboard, samples = Path("reports/leaderboard.md"), Path("samples/text_diffusion/samples.json")
-    if leaderboard.exists():
-        print("\n" + leaderboard.read_text(encoding="utf-8"))
-    if samples.exists():
-        print("text_diffusion writes:")
-        for sample in json.loads(samples.read_text(encoding="utf-8"))[:3]:
-            print("  " + " ".join(sample["text"].split())[:300])
-    figures = [str(path) for folder in ("reports", "samples") for path in sorted(Path(folder).rglob("*.png"))]
-    if figures:
-        print("\nfigures: " + "  ".join(figures))
-    print("\nto look at it in MLflow and Prefect: make ui")
+def print_results(stages: list[Stage]) -> None:
+    """Print what the stages made to be read, and a line on files in Git that are not those of the commit."""
+    for stage in stages:
+        path = Path(stage.meta.get("print", ""))
+        if path.is_file():
+            print("\n" + path.read_text(encoding="utf-8").rstrip())
+    with suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "status", "--porcelain", "--untracked-files=no"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        changed = [line[3:] for line in done.stdout.splitlines()]
+        figures = [path for path in changed if path.endswith(".json") and Path(path).parent.name in ("metrics", "grades")]
+        if "dvc.lock" in changed or figures:
+            print(
+                f"\ngit: dvc.lock and {len(figures)} files of figures are not those of the commit (of another processor, "
+                "library or edit); `dvc metrics diff` shows by how much"
+            )
 
 
 def main() -> int:
-    """Run the command line; a user's mistake becomes one line and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help="a stage (train@cnn) or a group (train)")
+    """Run the pipeline; a user's mistake becomes one line and exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="Bring stages up to date.")
+    parser.add_argument("targets", nargs="*", metavar="STAGE", help="of dvc.yaml, such as train@cnn or train")
     try:
-        return run(parser.parse_args().stages)
+        return run(parser.parse_args().targets)
     except UserError as error:
-        print(f"pipeline: {error}", file=sys.stderr)
+        print(f"flow: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        if error.errno is None:
-            raise
-        print(f"pipeline: {error.filename or 'write'}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":

@@ -16,13 +16,22 @@ from genai.tracking import page, store_uri
 HOST = "127.0.0.1"
 PATIENCE = 120.0  # seconds until a server answers; the first start sets its database up
 
+# Each server is a process group with a reader of a pipe that this process alone holds open: when it closes, by
+# whatever death, the group ends.
+TETHER = """
+exec 3<&0
+{ trap "" TERM INT HUP; cat; kill -TERM 0; sleep 3; kill -KILL 0; } <&3 >/dev/null 2>&1 &
+exec "$@" </dev/null 3<&-
+"""
+
 
 def ui(root: Path) -> None:
     """Serve both until SIGINT or SIGTERM. Ports: MLFLOW_PORT (5000) and PREFECT_PORT (4200) of the environment.
 
-    Raises UserError where a port is not free or not a port, or a server does not start or ends; neither
-    is left running.
+    Neither server outlives this process, nor the `make` that started it. Raises UserError where a port is not
+    free or not a port, or a server does not start or ends.
     """
+    maker = os.getppid() if "MAKELEVEL" in os.environ else None  # who kills `make` means this process
     mlflow, prefect = _port("MLFLOW_PORT", 5000), _port("PREFECT_PORT", 4200)
     if mlflow == prefect:
         raise UserError(f"MLFLOW_PORT and PREFECT_PORT: both are {mlflow}; the pages need two ports")
@@ -52,14 +61,14 @@ def ui(root: Path) -> None:
         for name, command in commands.items():
             with open(logs / f"{name.lower()}.log", "w") as log:
                 servers[name] = subprocess.Popen(
-                    [sys.executable, "-m", *command], cwd=root, env=settings, stdin=subprocess.DEVNULL,
-                    stdout=log, stderr=log, start_new_session=True,
+                    ["/bin/sh", "-c", TETHER, "sh", sys.executable, "-m", *command], cwd=root, env=settings,
+                    stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
                 )  # fmt: skip
         for name, address in health.items():
             _await(address, servers, logs)
             print(f"{name:8} {pages[name]}", flush=True)
         print("Ctrl-C ends both.", flush=True)
-        while True:
+        while maker in (None, os.getppid()):
             _check_alive(servers, logs)
             time.sleep(0.5)
     except KeyboardInterrupt:

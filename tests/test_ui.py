@@ -1,17 +1,22 @@
 """`python -m genai ui`: both pages for as long as it runs, nothing left when it ends or cannot start."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 import requests
 
 from genai import ui
 from genai.core.config import UserError
+from genai.tracking.store import Store, remember
 
 HERE = Path(__file__).parent.parent
 
@@ -57,24 +62,57 @@ def test_a_server_that_cannot_start_ends_the_other(tmp_path, monkeypatch):
     assert all(is_free(port) for port in ports)
 
 
-def test_both_pages_answer_until_it_is_interrupted(tmp_path):
+COMMAND = [sys.executable, "-c", "from pathlib import Path; from genai import ui; ui.ui(Path.cwd())"]
+
+
+@contextmanager
+def serving(folder, command=COMMAND):
+    """Both pages in a process of their own: the process, their addresses and their ports."""
     ports = free_ports(2)
     environment = os.environ | {"MLFLOW_PORT": str(ports[0]), "PREFECT_PORT": str(ports[1]), "PYTHONPATH": str(HERE)}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-c", "from pathlib import Path; from genai import ui; ui.ui(Path.cwd())"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    environment = {k: v for k, v in environment.items() if k not in ("MLFLOW_TRACKING_URI", "MAKELEVEL")}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         lines = [process.stdout.readline() for _ in range(3)]
         assert f":{ports[0]}" in lines[0] and f":{ports[1]}" in lines[1] and "Ctrl-C" in lines[2]
-        for line in lines[:2]:
-            page = requests.get(line.split()[1], headers={"Accept": "text/html"})
-            assert page.status_code == 200 and "<html" in page.text.lower()
-        assert requests.get(f"http://127.0.0.1:{ports[0]}/health", headers={"Host": "elsewhere"}).status_code == 200
-        hostile = requests.get(
-            f"http://127.0.0.1:{ports[0]}/ajax-api/2.0/mlflow/experiments/search", headers={"Host": "evil.test"}
-        )
-        assert hostile.status_code == 403
+        yield process, [line.split()[1] for line in lines[:2]], ports
     finally:
+        process.kill()
+        process.wait()
+
+
+def scripts(page):
+    """The addresses of what a page loads and runs."""
+    html = requests.get(page, headers={"Accept": "text/html"}).text
+    return [urljoin(page, source) for source in re.findall(r'<script[^>]+src="([^"]+)"', html)]
+
+
+def test_both_pages_show_what_is_in_this_folder_until_they_are_interrupted(tmp_path):
+    store = Store(tmp_path)
+    remember(tmp_path, experiment_id=store.experiment_id)  # as tracking does
+    run = store.client.create_run(store.experiment_id, run_name="seen").info
+    with serving(tmp_path) as (process, pages, ports):
+        for page in pages:
+            found = [requests.get(script) for script in scripts(page)]
+            assert found and all(one.ok and "javascript" in one.headers["Content-Type"] for one in found)
+        assert f"/experiments/{run.experiment_id}/runs" in pages[0] and "compareRunsMode=CHART" in pages[0]
+        api = f"http://127.0.0.1:{ports[0]}/ajax-api/2.0/mlflow/runs/get?run_id={run.run_id}"
+        assert requests.get(api).json()["run"]["info"]["run_name"] == "seen"
+        assert requests.get(api, headers={"Host": "evil.test"}).status_code == 403
+        runs = requests.post(f"http://127.0.0.1:{ports[1]}/api/flow_runs/filter", json={})
+        assert runs.json() == [] and list((tmp_path / ".prefect").glob("*.db"))
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
-    assert all(is_free(port) for port in ports)
+        assert all(is_free(port) for port in ports)
+
+
+@pytest.mark.parametrize("starter", ["itself", "make"])
+def test_killed_it_or_the_make_that_started_it_leaves_no_server(starter, tmp_path):
+    (tmp_path / "Makefile").write_text(f"ui:\n\t@{sys.executable} -c '{COMMAND[2]}'\n")
+    with serving(tmp_path, COMMAND if starter == "itself" else ["make", "ui"]) as (process, _, ports):
+        assert not any(is_free(port) for port in ports)
+        process.kill()
+        deadline = time.monotonic() + 10
+        while not all(is_free(port) for port in ports):
+            assert time.monotonic() < deadline, "a server outlived it"
+            time.sleep(0.1)

@@ -13,6 +13,7 @@ from genai.core.config import PARAMS, Params, UserError, load_file, validate
 from genai.core.dataset import atomic, replaced, write_image_grid, write_json, write_text
 from genai.core.stage import stage
 
+BESIDE = 4  # other figures of a row that the table shows; metrics/ and grades/ have all
 CONFUSION = "label,prediction"  # the columns of a classifier's scores
 
 
@@ -80,7 +81,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """Return the leaderboard as a markdown table, columns padded to be read in a terminal too."""
     table = [["data", "experiment", "metric", "validation", "test (ranks)", "beside it, on test"]]
     for row in rows:
-        others = ", ".join(f"{name} {number(value)}" for name, value in row["others"].items())
+        others = ", ".join(f"{name} {number(value)}" for name, value in [*row["others"].items()][:BESIDE])
         error = f" ± {number(row['test_se'])}" if row["test_se"] is not None else ""
         figures = [row["metric"], number(row["validation"]), number(row["test"]) + error]
         table.append([row["data"], row["experiment"], *figures, others])

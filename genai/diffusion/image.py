@@ -7,6 +7,7 @@ at t = 0 to an image x_1 at t = 1. Classifier-free guidance: Ho and Salimans, 20
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from genai.core.config import Count, Fraction, Seed, Strict
 from genai.core.dataset import Description
 
-BATCH = 250  # images sampled at a time; the result does not depend on which others are in the batch
+BATCH = 250  # images at a time; no result depends on which others are in the batch
 DRAWS = 8  # noises and times of an image in losses
 PREVIEWED = 10  # classes shown while it trains
 
@@ -84,6 +85,8 @@ class UNet(nn.Module):
     also sees what its counterpart saw. Each level halves height and width.
     """
 
+    frequencies: Tensor
+
     def __init__(self, n_image_channels: int, n_classes: int, channels: list[int], n_embedding: int):
         super().__init__()
         self.register_buffer(
@@ -118,15 +121,13 @@ class UNet(nn.Module):
         return self.last(F.silu(self.norm(h)))
 
 
-class Sampling(Strict):
+class ImageSampling(Strict):
     """How images are drawn."""
 
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(
         description="of Heun's method, two evaluations of the network each"
     )
-    guidance: Annotated[float, Field(ge=0, le=20)] = Field(
-        1.0, description="1: as learned; more: more typical of its class"
-    )
+    guidance: Annotated[float, Field(ge=0, le=20, description="1: as learned; more: more typical of its class")] = 1.0
     seed: Seed
 
 
@@ -136,7 +137,7 @@ class FlowMatching(nn.Module):
     takes = frozenset({"images"})
     task = "flow_matching"
     generates = "image_generation"
-    Sampling = Sampling
+    Sampling = ImageSampling
 
     class Config(Strict):
         channels: Annotated[list[Count], Field(min_length=1)] = Field(
@@ -173,6 +174,9 @@ class FlowMatching(nn.Module):
         The mean over DRAWS noises and times, the times spread evenly over their quantiles. The generator (on the
         CPU) is asked image by image, so that a loss does not depend on which images come together.
         """
+        return torch.cat([self._losses(*part, generator) for part in zip(x.split(BATCH), y.split(BATCH), strict=True)])
+
+    def _losses(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         draws = [(torch.randn(DRAWS, *self.shape, generator=generator), torch.rand((), generator=generator)) for _ in x]
         noise = torch.stack([x_0 for x_0, _ in draws], 1).to(x.device)  # (DRAWS, N, C, H, W)
         u = torch.stack([u for _, u in draws]).to(x.device)
@@ -192,11 +196,11 @@ class FlowMatching(nn.Module):
         return unknown + guidance * (v - unknown)
 
     @torch.no_grad()
-    def sample(self, labels: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    def sample(self, labels: Tensor, sampling: ImageSampling, generator: torch.Generator) -> Tensor:
         """Return an image of each class in labels (N,), (N, C, H, W) in [0, 1], from noise by `generator`."""
         noise = torch.randn((len(labels), *self.shape), generator=generator, device=generator.device).to(labels.device)
         parts = [
-            heun(lambda x, t, y=y: self.guided_velocity(x, t, y, sampling.guidance), x, sampling.steps)
+            heun(partial(self.guided_velocity, y=y, guidance=sampling.guidance), x, sampling.steps)
             for x, y in zip(noise.split(BATCH), labels.split(BATCH), strict=True)
         ]
         return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
@@ -204,4 +208,4 @@ class FlowMatching(nn.Module):
     def preview(self, generator: torch.Generator) -> Tensor:
         """Return an image of each of the first classes, drawn in few steps, (N, C, H, W) in [0, 1]."""
         labels = torch.arange(min(self.n_classes, PREVIEWED), device=self.velocity.frequencies.device)
-        return self.sample(labels, Sampling(steps=4, seed=0), generator)
+        return self.sample(labels, ImageSampling(steps=4, seed=0), generator)

@@ -8,7 +8,7 @@ import torch
 
 from genai.core.config import UserError, validate
 from genai.core.dataset import Description
-from genai.diffusion.image import FlowMatching, Sampling, flow_matching_loss, heun
+from genai.diffusion.image import FlowMatching, flow_matching_loss, heun
 
 MEAN, SD = 1.5, 0.5  # of the Gaussian that stands for the images
 
@@ -34,7 +34,7 @@ def flow(shape=(1, 8, 8), seed=0, **config):
 
 
 def sampling(**values):
-    return Sampling(**{"steps": 2, "guidance": 1.0, "seed": 0} | values)
+    return FlowMatching.Sampling(**{"steps": 2, "guidance": 1.0, "seed": 0} | values)
 
 
 def test_heun_carries_noise_to_the_gaussian_with_an_error_of_order_two():
@@ -146,12 +146,14 @@ def test_times_spread_evenly_leave_less_noise_than_times_drawn_singly():
     assert losses.std() < 0.5 * single.std()
 
 
-def test_the_loss_of_an_image_does_not_depend_on_which_come_with_it():
+def test_the_loss_of_an_image_does_not_depend_on_which_come_with_it(monkeypatch):
     model, x, y = flow().eval(), torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     with torch.no_grad():
         together = model.losses(x, y, torch.Generator().manual_seed(0))
         one = torch.Generator().manual_seed(0)
         alone = [model.losses(x[i : i + 1], y[i : i + 1], one) for i in range(5)]
+        monkeypatch.setattr("genai.diffusion.image.BATCH", 2)
+        torch.testing.assert_close(together, model.losses(x, y, torch.Generator().manual_seed(0)))
         other = model.losses(x, (y + 1) % 3, torch.Generator().manual_seed(0))
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
     assert (together - other).abs().min() > 1e-4, "the class counts"
@@ -233,7 +235,7 @@ def test_numbers_of_a_request_are_bounded():
         ({"per_class": 3}, "sample.per_class: unknown key"),
     ]:
         with pytest.raises(UserError, match=line):
-            validate(Sampling, {"steps": 2, "seed": 0} | values, "sample")
+            validate(FlowMatching.Sampling, {"steps": 2, "seed": 0} | values, "sample")
 
 
 def test_learns_to_draw_what_a_class_looks_like():

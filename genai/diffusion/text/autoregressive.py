@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai.core.dataset import Description
-from genai.diffusion.text.transformer import Sampling, Transformer, TransformerConfig
+from genai.diffusion.text.transformer import TextSampling, Transformer, TransformerConfig
 
 PREVIEWED = 32  # tokens in a text that is shown while it trains: each takes a call of the network
 
@@ -24,7 +24,7 @@ class Autoregressive(nn.Module):
     task = "language_model"
     metric = "bpc"
     generates = "text_generation"
-    Sampling = Sampling
+    Sampling = TextSampling
 
     class Config(TransformerConfig):
         pass
@@ -32,6 +32,7 @@ class Autoregressive(nn.Module):
     def __init__(self, config: Config, description: Description):
         super().__init__()
         V, T = description.vocabulary_size, description.shape[0]
+        assert V is not None
         self.length = T
         self.transformer = Transformer(config, n_tokens=V, n_outputs=V, length=T, causal=True)
 
@@ -49,7 +50,7 @@ class Autoregressive(nn.Module):
         logits = self.logits(tokens).double()
         return F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none").sum(1)
 
-    def sample(self, canvas: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    def sample(self, canvas: Tensor, sampling: TextSampling, generator: torch.Generator) -> Tensor:
         """Return the canvas (B, T) with each -1 replaced by a token, drawn from left to right.
 
         generator: on the CPU, wherever the model is.
@@ -74,4 +75,4 @@ class Autoregressive(nn.Module):
     def preview(self, generator: torch.Generator) -> Tensor:
         """Return the tokens of two short texts, (2, T)."""
         canvas = torch.full((2, min(self.length, PREVIEWED)), -1, device=self.transformer.cos.device)
-        return self.sample(canvas, Sampling(), generator)
+        return self.sample(canvas, TextSampling(), generator)

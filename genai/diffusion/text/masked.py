@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genai.core.dataset import Description
-from genai.diffusion.text.transformer import Sampling, Transformer, TransformerConfig
+from genai.diffusion.text.transformer import TextSampling, Transformer, TransformerConfig
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -32,14 +32,14 @@ DRAWS = 8  # maskings per window in nats
 PREVIEW_STEPS = 32  # of a text that is shown while it trains
 
 
-class MaskedSampling(Sampling):
+class MaskedSampling(TextSampling):
     """How texts are generated."""
 
     sampler: Literal["ancestral", "confidence"] = "ancestral"
-    steps: Annotated[int, Field(ge=1, le=1000)] = Field(128, description="in which all tokens are revealed")
-    noise: Annotated[float, Field(ge=0, le=1000)] = Field(
-        8.0, description="confidence: Gumbel noise on the order of revealing; 0 repeats"
-    )
+    steps: Annotated[int, Field(ge=1, le=1000, description="in which all tokens are revealed")] = 128
+    noise: Annotated[
+        float, Field(ge=0, le=1000, description="confidence: Gumbel noise on the order of revealing; 0 repeats")
+    ] = 8.0
 
 
 class MaskedDiffusion(nn.Module):
@@ -57,6 +57,7 @@ class MaskedDiffusion(nn.Module):
     def __init__(self, config: Config, description: Description):
         super().__init__()
         V, T = description.vocabulary_size, description.shape[0]
+        assert V is not None
         self.length = T
         self.mask = V  # the id after the vocabulary's
         self.transformer = Transformer(config, n_tokens=V + 1, n_outputs=V, length=T, causal=False)

@@ -38,11 +38,11 @@ class TransformerConfig(Strict):
         return self
 
 
-class Sampling(Strict):
+class TextSampling(Strict):
     """What every way of generating texts needs to be told."""
 
-    length: Annotated[int, Field(ge=1, le=4096)] = Field(128, description="tokens in a text")
-    temperature: Annotated[float, Field(gt=0, le=10)] = Field(0.8, description="below 1: likelier, less varied text")
+    length: Annotated[int, Field(ge=1, le=4096, description="tokens in a text")] = 128
+    temperature: Annotated[float, Field(gt=0, le=10, description="below 1: likelier, less varied text")] = 0.8
     seed: Seed = 0
 
 
@@ -123,9 +123,10 @@ class WindowEmbedding(nn.Module):
         super().__init__()
         self.outside = n_tokens
         self.offsets = offsets
-        self.tables = nn.ModuleList(nn.Embedding(n_tokens + 1, width) for _ in offsets)
-        for table in self.tables:
+        tables = [nn.Embedding(n_tokens + 1, width) for _ in offsets]
+        for table in tables:
             nn.init.normal_(table.weight, std=1 / math.sqrt(len(offsets)))
+        self.tables = nn.ModuleList(tables)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: (B, T) int64 -> (B, T, C)."""
@@ -143,6 +144,9 @@ class Transformer(nn.Module):
     Causal: position t sees the tokens before t, not itself (offsets end at -1). Otherwise it sees all.
     Raises ValueError where there are more tokens than the length it was made for.
     """
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, config: TransformerConfig, n_tokens: int, n_outputs: int, length: int, causal: bool):
         super().__init__()

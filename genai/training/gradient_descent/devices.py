@@ -2,7 +2,7 @@
 
 import os
 import signal
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -44,6 +44,8 @@ def join(device: torch.device) -> tuple[int, int]:
 
 class Loss(nn.Module):
     """A model whose forward is its loss: DistributedDataParallel averages only the gradients of a forward."""
+
+    model: Any
 
     def __init__(self, model: nn.Module):
         super().__init__()

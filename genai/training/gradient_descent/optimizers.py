@@ -22,7 +22,10 @@ def make_optimizers(model: nn.Module, config: "Config") -> list[torch.optim.Opti
 
     Embeddings and the `head` learn at `embedding_learning_rate`. Decay of weights is for matrices only.
     """
-    muon, embedding, matrices, others = [], [], [], []
+    muon: list[nn.Parameter] = []
+    embedding: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for module_name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
             if isinstance(module, nn.Embedding) or module_name.rpartition(".")[2] == "head":

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch._dynamo  # the first optimiser would import it, and make an import look like training
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -32,7 +32,7 @@ COLUMNS = ("step", "train_loss", "validation_loss", "learning_rate")
 VALIDATION_BATCHES = 8  # a curve needs no more; the figures come from evaluate
 PREVIEWS = 8  # at most
 
-OnPreview = Callable[[int, Tensor], None]
+OnPreview = Callable[[int, np.ndarray], None]
 
 
 class Config(Strict):
@@ -212,12 +212,12 @@ def preview_steps(config: Config) -> set[int]:
 
 
 @torch.no_grad()
-def _preview(model: Any, seed: int) -> Tensor:
+def _preview(model: Any, seed: int) -> np.ndarray:
     # always from the same noise, so that what changes is the model; its own generator, so that no draw of the
     # training changes (others are seeded anew at the next step)
     was_training = model.training
     model.eval()
-    samples = model.preview(torch.Generator().manual_seed(seed)).cpu()
+    samples = model.preview(torch.Generator().manual_seed(seed)).cpu().numpy()
     model.train(was_training)
     return samples
 

@@ -1,0 +1,5 @@
+"""A mistake that the user can mend."""
+
+
+class UserError(Exception):
+    """Shown as one line, exit status 2, no traceback."""
