@@ -68,7 +68,7 @@ def compare(store: Store, e: Finished, champion: Any, look: int) -> Decision:
 def _by_scores(store: Store, e: Finished, champion: Any, at: float, folder: Path) -> tuple[float, bool, str]:
     """Return the p-value, whether the floors hold (there is none), and the figures."""
     ours, anew, path = read_scores(e.root / "scores" / f"{e.name}.csv"), "", None
-    if champion.tags.get("test_hash") == e.splits(e.real)["test"] and champion.tags.get("measured_by") == e.measured_by:
+    if champion.tags.get("test_hash") == e.splits(e.data)["test"] and champion.tags.get("measured_by") == e.measured_by:
         path = _artifact(store, champion.run_id, f"scores/{e.name}.csv", folder)
     text = e.config["description"]["kind"] == "text"
     theirs = read_scores(path) if path else np.zeros(0)
@@ -96,7 +96,7 @@ def read_scores(path: Path) -> np.ndarray:
 
 def _score_anew(store: Store, e: Finished, champion: Any, folder: Path) -> np.ndarray:
     """Return the champion's scores on the present test split. Raises Gone."""
-    data = e.root / "data" / e.real[0]
+    data = e.root / "data" / e.data[0]
     if not data.exists():
         raise UserError(f"{data}: not on this machine, but {e.name}'s champion was tested on other data; run: dvc pull")
     model, code = download(store, f"models:/{champion.name}/{champion.version}", folder)

@@ -50,7 +50,7 @@ class Finished:
 
     @property
     def real(self) -> tuple[str, str]:
-        """Name and hash of the data set on whose test split it is compared: of a generator, what grades it."""
+        """Name and hash of the data set that a generator's samples are held against; of others, of the same data."""
         deps = md5s((self.grade or self.train)["deps"])
         return next((Path(p).name, h) for p, h in deps.items() if p.startswith("data/"))
 

@@ -322,3 +322,14 @@ def test_a_lock_of_another_schema_is_no_traceback(root, capsys):
     YAML().dump({"schema": "2.0"}, root / "dvc.lock")
     tracking.track(root)
     assert capsys.readouterr().out == "MLflow: 0 runs, none new\n"
+
+
+def test_a_generator_graded_on_other_data_has_their_test_split_as_an_input_too(root):
+    project.finish(root, "n_gram", **project.N_GRAM, scores=np.ones(20))
+    project.prepare(root, "other", project.TEXT, seed=1)
+    generator = project.DIFFUSION["generator"] | {"real": "other"}
+    project.finish(root, "text_diffusion", **project.DIFFUSION | {"generator": generator}, scores=np.ones(20))
+    tracking.track(root)
+    inputs = only_run(root, experiment="text_diffusion").inputs.dataset_inputs
+    found = sorted((i.dataset.name, i.tags[0].value) for i in inputs)
+    assert found == [("other", "testing"), ("text", "testing"), ("text", "training"), ("text", "validation")]
