@@ -49,8 +49,13 @@ DIFFUSION = OF_TEXT | {
 }  # fmt: skip
 
 
-def prepare(root: Path, name: str, description: Description, seed: int = 0) -> Path:
-    """Write a data set: numbers, images or letters drawn at random; the targets of a table are learnable."""
+def prepare(
+    root: Path, name: str, description: Description, seed: int = 0, merges: list[tuple[str, str]] | None = None
+) -> Path:
+    """Write a data set: numbers, images or words drawn at random; the targets of a table are learnable.
+
+    merges: pairs of bytes that the tokenizer takes as one token.
+    """
     folder, rng = root / "data" / name, np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "description.json").write_text(description.model_dump_json())
@@ -67,7 +72,8 @@ def prepare(root: Path, name: str, description: Description, seed: int = 0) -> P
         )
     if description.kind == "text":
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+        tokens = [*letters, *("".join(pair) for pair in merges or [])]
+        tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges or []))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.save(str(folder / "tokenizer.json"))
@@ -94,7 +100,7 @@ def finish(
     scores: those of the test split, where they are not to be what the task measures; another seed is another
     model. generated: an image generator's samples.
     """
-    section, built = train(root, name, code, model, task, settings, description, data, seed, steps)
+    section = train(root, name, code, model, task, settings, description, data, seed, steps)
     entries = {
         f"train@{name}": _entry(
             root, f"train {name}", {f"experiments.{name}": section}, [f"data/{data}", code], [f"models/{name}"]
@@ -127,7 +133,7 @@ def finish(
 def train(
     root: Path, name: str, code: str, address: str, task: str, settings: Any, description: Description, data: str,
     seed: int, steps: int | None,
-) -> tuple[dict[str, Any], Any]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Write models/NAME; a network is left as it is initialised, others are fitted."""
     if not (root / "data" / data).exists():
         prepare(root, data, description)
@@ -153,7 +159,7 @@ def train(
     model.save(folder, name, experiment, description, built, environment, tokenizer)
     if steps:
         (folder / "history.csv").write_text(history(range(1, steps + 1)))
-    return section, built
+    return section
 
 
 def measure(root: Path, name: str, task: str, data: str, scores: np.ndarray | None) -> None:

@@ -8,6 +8,9 @@ A champion that was tested on other examples, or whose scores are gone, is score
 registered with where the model's code has changed since. One that cannot be measured on the present
 test split (it does not load, or is made for data of another shape) cannot be defended: the challenger takes its
 place, and the line says so.
+
+MLflow's own gate, `validate_evaluation_results`, holds two figures to a threshold: it knows no error of either, no
+look taken before, and scores models that answer a data frame, not samples.
 """
 
 import csv
@@ -65,7 +68,7 @@ def compare(store: Store, e: Finished, champion: Any, look: int) -> Decision:
 def _by_scores(store: Store, e: Finished, champion: Any, at: float, folder: Path) -> tuple[float, bool, str]:
     """Return the p-value, whether the floors hold (there is none), and the figures."""
     ours, anew, path = read_scores(e.root / "scores" / f"{e.name}.csv"), "", None
-    if champion.tags.get("test_hash") == e.splits(e.real)["test"] and champion.tags.get("measured_by") == e.measured_by:
+    if champion.tags.get("test_hash") == e.splits(e.data)["test"] and champion.tags.get("measured_by") == e.measured_by:
         path = _artifact(store, champion.run_id, f"scores/{e.name}.csv", folder)
     text = e.config["description"]["kind"] == "text"
     theirs = read_scores(path) if path else np.zeros(0)
@@ -93,7 +96,7 @@ def read_scores(path: Path) -> np.ndarray:
 
 def _score_anew(store: Store, e: Finished, champion: Any, folder: Path) -> np.ndarray:
     """Return the champion's scores on the present test split. Raises Gone."""
-    data = e.root / "data" / e.real[0]
+    data = e.root / "data" / e.data[0]
     if not data.exists():
         raise UserError(f"{data}: not on this machine, but {e.name}'s champion was tested on other data; run: dvc pull")
     model, code = download(store, f"models:/{champion.name}/{champion.version}", folder)
@@ -102,12 +105,14 @@ def _score_anew(store: Store, e: Finished, champion: Any, folder: Path) -> np.nd
     keys = ["kind", "classes"] + ([] if present["kind"] == "text" else ["shape"])  # a window may be of any length
     if other := [key for key in keys if theirs[key] != present[key]]:
         raise Gone(f"its data are of another {other[0]}: {theirs[other[0]]}, now {present[other[0]]}")
+    if (task := config["experiment"]["task"]) != e.config["experiment"]["task"]:
+        raise Gone(f"it is measured at another task, {task}")
     view = folder / "view" / data.name  # the present data as the champion takes them: its windows, its tokenizer
     view.mkdir(parents=True)
-    for path in data.iterdir():
-        own = model / path.name if path.name == "tokenizer.json" else path
-        (view / path.name).symlink_to((own if own.exists() else path).resolve())
-    (view / "description.json").unlink()
+    files = {path.name: path for path in [*data.iterdir(), *model.glob("tokenizer.json")]}
+    del files["description.json"]
+    for name, path in files.items():
+        (view / name).symlink_to(path.resolve())
     (view / "description.json").write_text(json.dumps(theirs))
     out = folder / "anew.json"
     try:
@@ -115,7 +120,16 @@ def _score_anew(store: Store, e: Finished, champion: Any, folder: Path) -> np.nd
             score(model, view, out)
         else:
             _run_there(code, model, view, out)
-    except (UserError, ValueError, KeyError, TypeError, RuntimeError, subprocess.SubprocessError) as error:
+    except (
+        UserError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise Gone(f"it does not load: {str(error).splitlines()[-1][:200]}") from None
     return np.array(json.loads(out.read_text()), dtype=np.float64)
 
@@ -137,7 +151,12 @@ def _run_there(code: Path, *paths: Path) -> None:
     here = [str(path.resolve()) for path in paths]
     environment = os.environ | {"PYTHONPATH": str(code)}
     done = subprocess.run(
-        [sys.executable, "-c", command, *here], cwd=code, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", command, *here],
+        check=False,
+        cwd=code,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise RuntimeError((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1])
@@ -176,6 +195,10 @@ def _by_samples(store: Store, e: Finished, champion: Any, at: float, folder: Pat
         return float((judge.apply("predict_proba", x["x"]).argmax(1) == x["y"]).mean())
 
     a, b, features = (judge.apply("features", x["x"]).astype(np.float64) for x in (ours, theirs, real))
+    if not np.isfinite(b).all():
+        raise Gone("its samples are not finite")
+    if not np.isfinite(a).all():
+        return 1.0, False, "samples are not finite, against {against}"
     p = gate.better_samples(a, b, features, at)
     floor = min(right(theirs), right(real))
     figures = (
@@ -192,10 +215,18 @@ def _by_samples(store: Store, e: Finished, champion: Any, at: float, folder: Pat
 def download(store: Store, uri: str, folder: Path) -> tuple[Path, Path]:
     """Return the folders of a registered model and of the code beside it, copied below `folder`. Raises Gone."""
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import RESOURCE_DOES_NOT_EXIST, ErrorCode, MlflowException
 
     place = folder / "model"
     place.mkdir(parents=True)
-    where = Path(download_artifacts(uri, dst_path=str(place), tracking_uri=store.uri, registry_uri=store.uri))
+    try:
+        where = Path(download_artifacts(uri, dst_path=str(place), tracking_uri=store.uri, registry_uri=store.uri))
+    except FileNotFoundError:
+        raise Gone("its files are gone") from None
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        raise Gone(f"it is not there: {error.message}") from None
     for config in where.glob("data/*/config.json"):
         return config.parent, where / "code"
     raise Gone("it is not a model of this project")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Finished:
 
     @property
     def real(self) -> tuple[str, str]:
-        """Name and hash of the data set on whose test split it is compared: of a generator, what grades it."""
+        """Name and hash of the data set that a generator's samples are held against; of others, of the same data."""
         deps = md5s((self.grade or self.train)["deps"])
         return next((Path(p).name, h) for p, h in deps.items() if p.startswith("data/"))
 
@@ -203,5 +203,13 @@ def md5(path: Path) -> str | None:
         listing = json.dumps([{"md5": md5(file), "relpath": name} for name, file in files], sort_keys=True)
         return hashlib.md5(listing.encode()).hexdigest() + ".dir"
     with contextlib.suppress(FileNotFoundError):
-        return hashlib.md5(path.read_bytes()).hexdigest()
+        status = path.stat()
+        return _file_md5(path, status.st_size, status.st_mtime_ns)
     return None
+
+
+@lru_cache(maxsize=10_000)
+def _file_md5(path: Path, size: int, time: int) -> str:
+    """Hash a file, once while its size and time stay: many experiments share a data set."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

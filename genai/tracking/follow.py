@@ -34,7 +34,8 @@ def follow(root: Path, then_release: bool) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(reader), os.close(writer)
+        os.close(reader)
+        os.close(writer)
     stopped = reader in ready
     with alone(root), one_line_errors(root):
         store = live.store

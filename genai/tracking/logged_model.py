@@ -75,8 +75,7 @@ def _signature(e: Finished) -> tuple[Any, Any]:
 
     types = {bool: DataType.boolean, int: DataType.long, float: DataType.double, str: DataType.string}
     specs = [ParamSpec(key, types[type(value)], value) for key, value in numbers.items() if type(value) in types]
-    params = ParamSchema(specs) if specs else None
-    signature = ModelSignature(schema(*plain["inputs"]), schema(*plain["outputs"]), params)
+    signature = ModelSignature(schema(*plain["inputs"]), schema(*plain["outputs"]), ParamSchema(specs))
     example = plain["example"]
     return signature, _example(e) if example is None else pd.DataFrame(example)
 

@@ -67,7 +67,7 @@ def _mirror(store: Store, e: Finished) -> str | None:
     wanted = e.tags | {"genai.note": text}
     if store.mirrored.get(e.name) == wanted:
         return None
-    run = next(iter(store.runs(content=e.tags["genai.content"], experiment=e.name)), None)
+    run: Any = next(iter(store.runs(content=e.tags["genai.content"], experiment=e.name)), None)
     new = run is None or run.info.status != "FINISHED"
     known = {} if new else run.data.tags
     if new:
@@ -113,7 +113,7 @@ def _log_results(store: Store, e: Finished, run: Any, params: dict[str, str]) ->
         "genai.content": e.tags["genai.content"],  # first: a tracker that dies here is continued by the next
         "topic": e.config["experiment"]["code"].split("/")[1],
         "data_hash": e.data[1],
-        "test_hash": e.splits(e.real)["test"],
+        "test_hash": e.splits(e.data)["test"],
         "measured_by": e.measured_by,
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": f"dvc repro evaluate@{e.name}",
@@ -130,10 +130,10 @@ def _log_results(store: Store, e: Finished, run: Any, params: dict[str, str]) ->
     datasets = _datasets(e)
     client.log_inputs(run_id, datasets)
     model_id = run.data.tags.get("genai.model_id") or log_model(store, e, run_id, params)
-    now, of_split = int(time.time() * 1000), {d.tags[0].value: d.dataset for d in datasets}
+    now, of_split = int(time.time() * 1000), dict(zip(CONTEXTS, (d.dataset for d in datasets), strict=False))
     metrics = []
     for split, values in e.metrics.items():
-        data = of_split[CONTEXTS[split]]
+        data = of_split[split]
         for key, value in values.items():
             if f"{split}/{key}" not in run.data.metrics:
                 about = {"dataset_name": data.name, "dataset_digest": data.digest, "run_id": run_id}
@@ -148,15 +148,16 @@ def _log_results(store: Store, e: Finished, run: Any, params: dict[str, str]) ->
 
 
 def _datasets(e: Finished) -> list[Any]:
-    """Return an input for each split: what it was trained on and chosen by, and what it is compared on."""
+    """Return an input for each split, and of a generator that is graded on other data their test split."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     inputs = []
-    for split, context in CONTEXTS.items():
-        name, _ = data = e.real if split == "test" else e.data
+    splits = [(e.data, split) for split in CONTEXTS] + ([(e.real, "test")] if e.real != e.data else [])
+    for data, split in splits:
+        name = data[0]
         source = json.dumps({"uri": f"data/{name}/{split}"})
         dataset = Dataset(name, e.splits(data)[split], source_type="local", source=source)
-        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", CONTEXTS[split])]))
     return inputs
 
 
@@ -174,7 +175,7 @@ def whose(started: dict[str, Any]) -> dict[str, str]:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat = {}
+    flat: dict[str, str] = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)[:6000]}
     return flat

@@ -40,12 +40,15 @@ def _figure(row: dict[str, Any]) -> str:
 
 
 def _beside(own: dict[str, Any], board: list[dict[str, Any]]) -> str:
-    """Return the best other model at this task on these data, and its baseline, the best one of the basics."""
+    """Return what a figure stands beside: its baseline, the best model of the basics; the best other one; its controls."""
     others = [row for row in board if row is not own and (row["data"], row["task"]) == (own["data"], own["task"])]
     basics = [row for row in others if row["topic"] == "basics"]
     text = [f"baseline {row['experiment']}: {_figure(row)}" for row in basics[:1]]
     text += [f"best other {row['experiment']}: {_figure(row)}" for row in others[:1] if row not in basics[:1]]
-    return ", ".join(text)
+    controls = {
+        k: v for k, v in own.get("others", {}).items() if k.endswith(("_floor", "_ceiling", "_constant", "_real"))
+    }
+    return ", ".join(text + [f"{key} {value:.4g}" for key, value in controls.items()])
 
 
 def _sample(e: Finished) -> str:

@@ -50,7 +50,7 @@ class Served:
 
 def _check(data: Any) -> None:
     """Raise UserError where a request has too many rows."""
-    column, *_ = [*getattr(data, "columns", ()), None]
+    column = next(iter(getattr(data, "columns", [])), "inputs")
     limit = MAX_ROWS.get(column, MAX_EXAMPLES)
     if len(data) > limit:
-        raise UserError(f"{column or 'inputs'}: {len(data)} rows in one request, should be at most {limit}")
+        raise UserError(f"{column}: {len(data)} rows in one request, should be at most {limit}")

@@ -18,8 +18,16 @@ from genai.tracking.compare import Gone, compare, download
 from genai.tracking.finished import Finished, finished
 from genai.tracking.mirror import mirror_all, run_of
 from genai.tracking.store import (
-    Store, alone, lock_hash, one_line_errors, registered_name, remember, remembered, shown, store_uri,
-)  # fmt: skip
+    Store,
+    alone,
+    lock_hash,
+    one_line_errors,
+    registered_name,
+    remember,
+    remembered,
+    shown,
+    store_uri,
+)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PATIENCE = 120.0  # seconds that a release waits for another one of the same model
@@ -34,8 +42,8 @@ def release(root: Path, names: list[str] | None) -> None:
     unknown, another release holds a model for too long or the store fails.
     """
     registered_name("")
-    known, lock = remembered(root), lock_hash(root)
-    if names is None and lock and known.get("released") == lock:
+    known, content = remembered(root), lock_hash(root)
+    if names is None and content and known.get("released") == content:
         print(f"released already: {', '.join(known['names'])}")
         return
     experiments = finished(root)
@@ -43,7 +51,8 @@ def release(root: Path, names: list[str] | None) -> None:
     if not chosen:
         print("nothing to release: no experiment is trained and evaluated")
         return
-    before, failed = [], False
+    before: list[str] = []
+    failed: list[str] = []
     with one_line_errors(root):
         with alone(root):
             store, line = mirror_all(root, None)
@@ -52,30 +61,37 @@ def release(root: Path, names: list[str] | None) -> None:
         store = store or Store(root)
         for name, e in chosen.items():
             try:
-                line = _release(store, e)
-            except UserError as error:
-                line, failed = f"{name}: not released; {error}", True
-            before += [name] if line is None else []
-            if line is not None:
-                failed |= "not released" in line
-                print(line, flush=True)
+                decision = _release(store, e)
+            except UserError as error:  # of this model: the others go on
+                decision = f"not released; {error}"
+                failed.append(name)
+            if decision is None:
+                before.append(name)
+            else:
+                print(f"{name}: {decision}", flush=True)
         if names is None and not failed:
             with alone(root):
-                remember(root, experiment_id=store.experiment_id, names=list(experiments), released=lock)
+                remember(root, experiment_id=store.experiment_id, names=list(experiments), released=content)
     if before:
         print(f"released already: {', '.join(before)}")
 
 
 def _release(store: Store, e: Finished) -> str | None:
-    """Register one model, decide on its alias and return the decision in one line; None where that was done before."""
+    """Register one model, decide on its alias and return the decision; None where that was done before."""
     client, name = store.client, registered_name(e.name)
     run = run_of(store, e)
     if run is None:
-        return f"{e.name}: not released; its files are not what dvc.lock says"
+        raise UserError("its files are not what dvc.lock says")
+
+    def known() -> tuple[list[Any], Any]:
+        versions = list(client.search_model_versions(f"name = '{name}'"))
+        return versions, next((v for v in versions if v.tags.get("genai.model") == e.model_hash), None)
+
+    if (version := known()[1]) and "genai.released" in version.tags:
+        return None
     with lock(store, name) as still_ours:
-        versions = client.search_model_versions(f"name = '{name}'")
-        version = next((v for v in versions if v.tags.get("genai.model") == e.model_hash), None)
-        if version and version.tags.get("genai.released"):
+        versions, version = known()
+        if version and "genai.released" in version.tags:  # by the release that this one waited for
             return None
         if version is None:
             version = _register(store, e, run, name)
@@ -99,7 +115,7 @@ def _release(store: Store, e: Finished) -> str | None:
             if champion is not None and champion != number:
                 client.delete_registered_model_alias(name, CHALLENGER)
         client.set_model_version_tag(name, number, "genai.released", e.model_hash)
-    return f"{e.name}: {line}"
+    return line
 
 
 def _register(store: Store, e: Finished, run: Any, name: str) -> Any:

@@ -147,6 +147,7 @@ class Store:
                 if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                     raise
             experiment = self.client.get_experiment_by_name(name)
+            assert experiment
         if experiment.lifecycle_stage == "deleted":
             raise UserError(f"MLflow's experiment {name!r} is in its trash; restore or purge it")
         self.experiment_id = experiment.experiment_id

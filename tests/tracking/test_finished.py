@@ -61,7 +61,7 @@ def test_the_test_splits_hash_is_of_what_is_scored(tmp_path):
 
     def test_hash():
         e = finished(tmp_path)["mean"]
-        return e.splits(e.real)["test"]
+        return e.splits(e.data)["test"]
 
     before = test_hash()
     (tmp_path / "data" / "measured" / "card.md").write_text("another card")

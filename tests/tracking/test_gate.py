@@ -78,8 +78,7 @@ def autoregressive(rng, challengers, n, rho):
 
 def promotes_one(differences, block):
     """Say whether one of the challengers, each one's differences to the champion a row, is promoted."""
-    levels = [gate.level(look) for look in range(1, len(differences) + 1)]
-    return any(gate.better_score(d, block, at, seed=i) <= at for i, (d, at) in enumerate(zip(differences, levels)))
+    return any(gate.better_score(d, block, gate.level(k), k) <= gate.level(k) for k, d in enumerate(differences, 1))
 
 
 # Challengers no better than the champion: scores with the heavy tails of log losses, right or wrong in few

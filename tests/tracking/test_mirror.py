@@ -113,6 +113,7 @@ def test_the_description_sets_the_run_beside_its_baseline_and_says_how_to_restor
     assert len(only_run(root).data.tags["mlflow.note.content"].splitlines()) == 2  # the report has not run
     board = [row("mlp", 0.95, "neural_networks"), row("cnn", 0.9), row("logistic_regression", 0.8, "basics")]
     board += [row("majority_class", 0.1, "basics"), row("k_means", 0.99, "basics", "clustering")]
+    board[1]["others"] = {"log_loss": 0.3, "loss_constant": 2.3026, "examples": 50}
     (root / "metrics" / "cnn.json").write_text(json.dumps({s: {"accuracy": 0.9} for s in ("validation", "test")}))
     (root / "reports").mkdir()
     (root / "reports" / "leaderboard.json").write_text(json.dumps(board))
@@ -121,7 +122,7 @@ def test_the_description_sets_the_run_beside_its_baseline_and_says_how_to_restor
     assert only_run(root).data.tags["mlflow.note.content"].split("  \n") == [
         "ConvNet of genai/cnn/classifier.py, trained on digits for classification",
         "accuracy 0.9 ± 0.01 on test",
-        "baseline logistic_regression: accuracy 0.8 ± 0.01, best other mlp: accuracy 0.95 ± 0.01",
+        "baseline logistic_regression: accuracy 0.8 ± 0.01, best other mlp: accuracy 0.95 ± 0.01, loss_constant 2.303",
         "to restore it: `dvc checkout models/cnn` (or `dvc pull models/cnn`)",
     ]
 
@@ -321,3 +322,14 @@ def test_a_lock_of_another_schema_is_no_traceback(root, capsys):
     YAML().dump({"schema": "2.0"}, root / "dvc.lock")
     tracking.track(root)
     assert capsys.readouterr().out == "MLflow: 0 runs, none new\n"
+
+
+def test_a_generator_graded_on_other_data_has_their_test_split_as_an_input_too(root):
+    project.finish(root, "n_gram", **project.N_GRAM, scores=np.ones(20))
+    project.prepare(root, "other", project.TEXT, seed=1)
+    generator = project.DIFFUSION["generator"] | {"real": "other"}
+    project.finish(root, "text_diffusion", **project.DIFFUSION | {"generator": generator}, scores=np.ones(20))
+    tracking.track(root)
+    inputs = only_run(root, experiment="text_diffusion").inputs.dataset_inputs
+    found = sorted((i.dataset.name, i.tags[0].value) for i in inputs)
+    assert found == [("other", "testing"), ("text", "testing"), ("text", "training"), ("text", "validation")]
