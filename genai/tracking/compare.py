@@ -28,6 +28,7 @@ import numpy as np
 
 from genai.core.config import UserError, code_hash, load_file
 from genai.core.dataset import Dataset
+from genai.tasks.language_model import block_length
 from genai.tracking import gate
 from genai.tracking.finished import Finished, md5
 from genai.tracking.store import Store
@@ -82,7 +83,7 @@ def _by_scores(store: Store, e: Finished, champion: Any, at: float, folder: Path
         return 1.0, False, f"{np.sum(~np.isfinite(ours))} scores are not finite, against {{against}}"
     if not np.isfinite(theirs).all():
         raise Gone(f"{np.sum(~np.isfinite(theirs))} of its scores are not finite")
-    block = gate.block_length(n) if text else 1
+    block = block_length(n) if text else 1  # the neighbours of a text are alike
     blocks = f" in blocks of {block}" if text else ""
     figures = f"mean score {difference.mean():+.4g} against {{against}}{anew} (n = {n}{blocks}, lower is better)"
     return gate.better_score(difference, block, at), True, figures

@@ -39,17 +39,6 @@ def p_value(draw: Callable[[int], np.ndarray], at: float) -> float:
     return (int(np.max(hits)) + 1) / (seen + 1)
 
 
-def block_length(n: int) -> int:
-    """Return how many neighbouring stretches of one text are resampled together.
-
-    n^(1/3) is the rate at which bias and variance of the estimated error balance (Hall, Horowitz and Jing,
-    Biometrika 1995). Twice that: at the correlation that stretches of text show (lag 1: 0.3 to 0.4), n^(1/3) of
-    600 leave out 5 % of the standard error, which at a small level doubles the false promotions. Below six blocks, some
-    50 stretches, nothing can be shown.
-    """
-    return min(math.ceil(2 * n ** (1 / 3)), max(n // 2, 1))
-
-
 def better_score(difference: np.ndarray, block: int, at: float, seed: int = 0) -> float:
     """Return the p-value of paired differences (N,), lower is better, against a mean that is not below zero.
 

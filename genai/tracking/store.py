@@ -21,6 +21,13 @@ from genai.core.config import UserError
 from genai.core.dataset import write_json
 from genai.tracking.finished import COLUMNS, History, agree, hashed, md5
 
+VIEW = "all"
+TAGS = {  # of the experiment
+    "mlflow.experimentKind": "custom_model_development",  # the pages for training, not for chat
+    # a view that the address can name: the charts show all runs, where MLflow's own default is the ten newest
+    f"mlflow.sharedViewState.{VIEW}": '{"runsHiddenMode": "SHOWALL"}',
+}
+
 
 def store_uri(root: Path) -> str:
     """Return the address of MLflow's store."""
@@ -139,9 +146,8 @@ class Store:
         if (experiment := self.client.get_experiment_by_name(name)) is None:
             # a server has a place of its own for artifacts
             location = None if self.uri.startswith("http") else (root / "mlartifacts").resolve().as_uri()
-            tags = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for chat
             try:
-                self.experiment_id = self.client.create_experiment(name, location, tags)
+                self.experiment_id = self.client.create_experiment(name, location, TAGS)
                 return
             except MlflowException as error:  # another host was faster
                 if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
@@ -151,6 +157,8 @@ class Store:
         if experiment.lifecycle_stage == "deleted":
             raise UserError(f"MLflow's experiment {name!r} is in its trash; restore or purge it")
         self.experiment_id = experiment.experiment_id
+        for key in TAGS.keys() - experiment.tags.keys():
+            self.client.set_experiment_tag(self.experiment_id, key, TAGS[key])
 
     def runs(self, **tags: str) -> list[Any]:
         """Return the runs with these tags (`genai.` before each), the newest first."""
@@ -201,4 +209,5 @@ class Store:
 def page(root: Path) -> str:
     """Return where, on an MLflow server, the runs are shown."""
     known = remembered(root).get("experiment_id")
-    return f"/#/experiments/{known}/runs?compareRunsMode=CHART" if known else "/#/experiments"
+    view = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW}"
+    return f"/#/experiments/{known}/runs?{view}" if known else "/#/experiments"

@@ -57,7 +57,7 @@ def test_stretches_are_of_the_same_text_whatever_the_tokenizer():
 def test_blocks_are_of_neighbours_and_cover_the_text():
     index = moving_blocks(100, 400, np.random.default_rng(0))
     assert index.shape == (400, 100) and index.min() == 0 and index.max() == 99
-    length = 5  # 100^(1/3), rounded up
+    length = 10  # twice 100^(1/3), rounded up
     assert (np.diff(index.reshape(400, -1, length), axis=2) == 1).all()
 
 

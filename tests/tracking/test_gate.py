@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import norm, permutation_test, ttest_1samp
 
 from genai.tasks.image_generation import kernel_distance
+from genai.tasks.language_model import block_length
 from genai.tracking import gate
 
 
@@ -98,13 +99,13 @@ def test_twenty_equally_good_challengers_promote_one_in_at_most_5_percent(kind, 
         else:
             scores = (rng.random((40, n)) < 0.05).astype(float)
         champion = scores[20] if looks == "one champion" else scores[20:]
-        count += promotes_one(scores[:20] - champion, gate.block_length(n) if kind == "text" else 1)
+        count += promotes_one(scores[:20] - champion, block_length(n) if kind == "text" else 1)
     assert count <= 18  # the 99 % quantile of the binomial distribution of 200 at 5 %
 
 
 def test_a_clearly_better_challenger_passes_even_at_the_twentieth_look():
     rng = np.random.default_rng(0)
-    at, block = gate.level(20), gate.block_length(600)
+    at, block = gate.level(20), block_length(600)
     assert all(gate.better_score(row - 0.6, block, at) <= at for row in autoregressive(rng, 4, 600, 0.4))
     assert all(gate.better_score(row - 0.4, 1, at) <= at for row in rng.normal(size=(4, 200)))
 
@@ -112,7 +113,7 @@ def test_a_clearly_better_challenger_passes_even_at_the_twentieth_look():
 def test_resampling_neighbours_one_by_one_would_promote_too_often():
     rng = np.random.default_rng(0)
     rows = autoregressive(rng, 400, 300, 0.4)
-    blocks = np.mean([gate.better_score(row, gate.block_length(300), 0.025) <= 0.025 for row in rows])
+    blocks = np.mean([gate.better_score(row, block_length(300), 0.025) <= 0.025 for row in rows])
     singly = np.mean([gate.better_score(row, 1, 0.025) <= 0.025 for row in rows])
     assert blocks <= 0.045 < singly
 

@@ -12,6 +12,7 @@ import pytest
 
 from genai import tracking
 from genai.core.config import UserError
+from genai.tasks.language_model import block_length
 from genai.tracking import gate
 from genai.tracking.compare import Decision
 from genai.tracking.finished import md5
@@ -225,7 +226,7 @@ def test_text_is_compared_in_blocks_and_whatever_the_tokenizer(root, capsys):
     tracking.release(root, None)
     project.finish(root, "n_gram", **project.N_GRAM | {"settings": {"order": 2}}, scores=scores[:299] - 0.5)
     line = released(root, capsys, "n_gram")
-    assert f"(n = 299 in blocks of {gate.block_length(299)}, lower is better)" in line
+    assert f"(n = 299 in blocks of {block_length(299)}, lower is better)" in line
     assert "version 2 becomes champion: mean score -0.5 against version 1" in line and "anew" not in line
 
 
