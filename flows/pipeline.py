@@ -1,6 +1,6 @@
 """The pipeline: python -m flows.pipeline [STAGE ...]
 
-Brings the stages of dvc.yaml up to date under Prefect, in parallel, each by DVC's own command. With names of
+Brings the stages of dvc.yaml up to date under Prefect, in parallel, each by DVC's own code. With names of
 stages (train@cnn) or of groups (train): those and what they depend on, as `dvc repro STAGE` does.
 """
 
@@ -12,39 +12,43 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from flows.plan import locked_stages, plan, sort_lock
+from flows import STATE, UserError
+from flows.process import Processes
 from flows.server import prefect_api
-from genai.core.config import UserError
 
 GENAI = [sys.executable, "-m", "genai"]
-STATE = Path(".dvc/tmp/flow")  # the flow's own files
-ORDER = STATE / "order.json"  # the stages of dvc.lock when the last run began that has not completed
-TRACKED = Path(".work/tracked")  # is there when MLflow shows all that the stages wrote
+TRACKED = STATE / "tracked"  # is there when MLflow shows all that the stages wrote
 
 
 def run(targets: list[str]) -> int:
     """Do all of it; return the exit status."""
     set_environment()
-    check = [*GENAI, "check"]  # runs while Prefect's server starts
-    with only_run_here() as lock, subprocess.Popen(check) as check, prefect_api() as wait_for_api:
+    genai = Path("genai/__main__.py").is_file()  # any other DVC project has neither a check nor tracking
+    check = subprocess.Popen([*GENAI, "check"] if genai else ["true"])  # runs while Prefect's server starts
+    with only_run_here() as lock, check, prefect_api() as wait_for_api:
         if status := check.wait():
             return status
-        stages = plan(targets)
-        wait_for_api()
-        before = order_before()
-        anything = any(stage.changed for stage in stages)
-        tracking = start_tracking() if anything or not TRACKED.exists() else None
+        from flows.project import Project
 
-        from flows.stages import Processes, pipeline
+        with closing(Project()) as project:
+            stages = project.plan(targets)
+            wait_for_api()
 
-        processes = Processes(lock)
-        state = pipeline(stages, cores(), processes, return_state=True)
-        sort_lock([*before, *(stage.name for stage in stages)])
-        if state.is_completed():
-            ORDER.unlink(missing_ok=True)
+            from flows.results import explain_git_status, print_results  # two threads must not import Prefect at once
+            from flows.stages import run_flow
+
+            anything = any(stage.changed for stage in stages)
+            tracking = start_tracking() if genai and (anything or not TRACKED.exists()) else None
+            processes = Processes(lock)
+            try:
+                state = run_flow(project, stages, targets, cores(), processes)
+            finally:
+                project.write()
+            if state.is_completed():
+                project.complete()
     if tracking:
         finish_tracking(tracking, stopped=processes.stopped_by is not None)
     if processes.stopped_by:
@@ -52,8 +56,8 @@ def run(targets: list[str]) -> int:
     if not state.is_completed():
         print(f"\nfailed: {state.message}", file=sys.stderr)
         return 1
-    if any(stage.name == "report" for stage in stages):  # else what is there may be of an earlier run
-        print_results()
+    print_results(stages)
+    explain_git_status(project.files_in_git())
     return 0
 
 
@@ -88,37 +92,24 @@ def only_run_here() -> Iterator[int]:
         yield lock.fileno()
 
 
-def order_before() -> list[str]:
-    """Return the order of dvc.lock from which DVC alone would have started.
-
-    A run that was killed or failed leaves the order in which its stages completed; what completes it later
-    shall give the file that an undisturbed run gives.
-    """
-    with suppress(FileNotFoundError, ValueError):
-        return json.loads(ORDER.read_text())
-    order = locked_stages()
-    ORDER.write_text(json.dumps(order))
-    return order
-
-
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start_tracking() -> subprocess.Popen:
+def start_tracking() -> subprocess.Popen[bytes]:
     """Start the one process that mirrors what the stages write into MLflow, and at its end releases."""
     TRACKED.unlink(missing_ok=True)
     command = ["nice", *GENAI, "track", "--follow", "--release"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
-def finish_tracking(tracking: subprocess.Popen, stopped: bool) -> None:
+def finish_tracking(tracking: subprocess.Popen[bytes], stopped: bool) -> None:
     """Let it do its last pass, or end it; a fault of tracking costs no result of a stage."""
     if not stopped:
+        assert tracking.stdin
         tracking.stdin.close()
         if tracking.wait() == 0:
-            TRACKED.parent.mkdir(exist_ok=True)
             TRACKED.touch()
         else:
             print("tracking failed; all results are here, mirror them with: python -m genai track", file=sys.stderr)
@@ -127,21 +118,6 @@ def finish_tracking(tracking: subprocess.Popen, stopped: bool) -> None:
     with suppress(subprocess.TimeoutExpired):
         tracking.wait(timeout=1)
     tracking.kill()
-
-
-def print_results() -> None:
-    """Print what there is: the leaderboard, a few generated sentences, where the figures are."""
-    leaderboard, samples = Path("reports/leaderboard.md"), Path("samples/text_diffusion/samples.json")
-    if leaderboard.exists():
-        print("\n" + leaderboard.read_text(encoding="utf-8"))
-    if samples.exists():
-        print("text_diffusion writes:")
-        for sample in json.loads(samples.read_text(encoding="utf-8"))[:3]:
-            print("  " + " ".join(sample["text"].split())[:300])
-    figures = [str(path) for folder in ("reports", "samples") for path in sorted(Path(folder).rglob("*.png"))]
-    if figures:
-        print("\nfigures: " + "  ".join(figures))
-    print("\nto look at it in MLflow and Prefect: make ui")
 
 
 def main() -> int:

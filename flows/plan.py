@@ -1,15 +1,15 @@
-"""What DVC knows: which stages there are, what they wait for, which of them changed; and dvc.lock in DVC's own order."""
+"""What runs when: the stages that are to be brought up to date, and which of them are the most urgent."""
 
-import difflib
 import json
 import os
+from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
-from genai.core.config import PARAMS, UserError, read
+from flows import STATE, UserError
 
-LOCK = Path("dvc.lock")
+SECONDS = STATE / "cpu_seconds.json"
 
 
 @dataclass(frozen=True)
@@ -19,87 +19,68 @@ class Stage:
     name: str  # such as train@cnn
     upstream: list[str]  # the stages whose outputs it reads
     changed: bool  # code, parameters, data or outputs are not those of dvc.lock
-    threads: int  # cores that it occupies
-    urgency: float  # CPU-seconds from its start to the end of the longest path that begins with it
+    urgency: float = 0.0  # CPU-seconds from its start to the end of the longest path that begins with it
+    meta: dict[str, Any] = field(default_factory=dict)  # of dvc.yaml: threads, show, print
+
+    @property
+    def threads(self) -> int:
+        """Cores that it occupies."""
+        return self.meta.get("threads", 1)
 
 
-def plan(targets: list[str]) -> list[Stage]:
-    """Return the stages that `dvc repro TARGET ...` would visit, in its order; all without targets.
+def check_meta(name: str, meta: Any) -> dict[str, Any]:
+    """Return what dvc.yaml says of a stage for the flow. Raises UserError."""
+    meta = {} if meta is None else meta
+    if not isinstance(meta, dict):
+        raise UserError(f"dvc.yaml: {name}: meta is {meta!r}; it is a map of threads, show and print")
+    threads = meta.get("threads", 1)
+    if type(threads) is not int or threads < 1:
+        raise UserError(f"dvc.yaml: {name}: meta.threads is {threads!r}; it is a whole number from 1")
+    for key in ("show", "print"):
+        if not isinstance(meta.get(key, ""), str):
+            raise UserError(f"dvc.yaml: {name}: meta.{key} is {meta[key]!r}; it is a path")
+    return meta
 
-    A target is a stage (train@cnn) or a group of them (train). Raises UserError.
+
+def longest_paths(upstream: dict[str, list[str]], seconds: dict[str, float]) -> dict[str, float]:
+    """Return for each stage the CPU-seconds from its start to the end of the longest path below it.
+
+    upstream: in an order in which stages come after those that they depend on. seconds: what stages took last time.
     """
-    from dvc.dvcfile import Lockfile
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-
-    try:
-        repo = Repo()
-        try:
-            Lockfile(repo, str(LOCK)).load()
-        except DvcException:  # cut short by a kill, or in conflict
-            print(f"{LOCK} was damaged and is made again; what it named comes back from DVC's cache")
-            LOCK.unlink()
-        graph = get_active_graph(repo.index.graph)
-        names = [stage.addressing for stage in repo.index.stages]
-        known = names + sorted({name.partition("@")[0] for name in names if "@" in name})
-        for target in targets:
-            if target not in known:
-                close = difflib.get_close_matches(target, known, 1)
-                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-                raise UserError(f"{target!r} is not a stage of dvc.yaml; {hint}")
-        order = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
-        changed = repo.status()
-    except DvcException as error:
-        raise UserError(" ".join(str(error).split())) from None
-    upstream = {stage.addressing: [above.addressing for above in graph.successors(stage)] for stage in order}
-    experiments = (read(PARAMS) if PARAMS.exists() else {}).get("experiments", {})
-    urgency = longest_paths(upstream, list(experiments))
-
-    def threads(name: str) -> int:
-        return experiments.get(name.partition("@")[2], {}).get("train", {}).get("threads", 1)
-
-    return [Stage(name, above, name in changed, threads(name), urgency[name]) for name, above in upstream.items()]
-
-
-def longest_paths(upstream: dict[str, list[str]], experiments: list[str]) -> dict[str, float]:
-    """Return for each stage the CPU-seconds from its start to the end of the longest path below it."""
+    expected = guess(list(upstream), seconds) | seconds
     urgency: dict[str, float] = {}
     below = dict.fromkeys(upstream, 0.0)
-    for name in reversed(upstream):  # dependents come before what they depend on
-        urgency[name] = below[name] + cpu_seconds(name, experiments)
+    for name in reversed(upstream):
+        urgency[name] = below[name] + expected[name]
         for above in upstream[name]:
             below[above] = max(below[above], urgency[name])
     return urgency
 
 
-def cpu_seconds(name: str, experiments: list[str]) -> float:
-    """Return what the stage took last time. Without one: params.yaml goes from small models to large."""
-    command, _, key = name.partition("@")
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return float(json.loads(Path(".work", key or command, f"{command}.json").read_text())["cpu_seconds"])
-    return 10.0 * (1 + experiments.index(key)) if command == "train" and key in experiments else 1.0
+def guess(names: list[str], seconds: dict[str, float]) -> dict[str, float]:
+    """Return what the stages may take: as long as the longest of their group, the later of a group the longer."""
+    longest: dict[str, float] = defaultdict(float)
+    for name, took in seconds.items():
+        group = name.partition("@")[0]
+        longest[group] = max(longest[group], took)
+    count: dict[str, int] = defaultdict(int)
+    guessed = {}
+    for name in names:
+        group = name.partition("@")[0]
+        count[group] += 1
+        guessed[name] = longest[group] + count[group]
+    return guessed
 
 
-def locked_stages() -> list[str]:
-    """Return the stages of dvc.lock in its order."""
-    from dvc.utils.serialize import load_yaml
+def recorded_seconds() -> dict[str, float]:
+    """Return the CPU-seconds that each stage's processes took when it last ran."""
+    with suppress(FileNotFoundError, ValueError):
+        return json.loads(SECONDS.read_text())
+    return {}
 
-    return list(load_yaml(LOCK).get("stages", {})) if LOCK.exists() else []
 
-
-def sort_lock(names: list[str]) -> None:
-    """Rewrite dvc.lock with its stages in this order, atomically: DVC appends them as they complete."""
-    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
-
-    if not LOCK.exists():
-        return
-    text = LOCK.read_text(encoding="utf-8")
-    data = parse_yaml_for_update(text, LOCK)
-    for name in dict.fromkeys(names):
-        if name in data["stages"]:
-            data["stages"].move_to_end(name)
-    if (sorted_text := dumps_yaml(data)) != text:
-        temporary = LOCK.with_name(f".{LOCK.name}.{os.getpid()}")
-        temporary.write_text(sorted_text, encoding="utf-8")
-        os.replace(temporary, LOCK)
+def record_seconds(seconds: dict[str, float]) -> None:
+    """Write them down, atomically."""
+    temporary = SECONDS.with_name(f".{SECONDS.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(seconds))
+    os.replace(temporary, SECONDS)

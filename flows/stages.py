@@ -1,101 +1,109 @@
 """The stages of dvc.yaml as tasks of a Prefect flow, side by side on the cores there are."""
 
-import base64
-import json
 import logging
-import signal
-import sys
-import threading
+import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from queue import SimpleQueue
-from subprocess import Popen
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from typing import Any
+from uuid import UUID
 
-from prefect import allow_failure, flow, get_run_logger, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from dvc.exceptions import DvcException
+from prefect import Task, allow_failure, flow, get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Completed, Failed
+from prefect.futures import PrefectConcurrentFuture
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows.plan import Stage
-from flows.process import lines, tethered
+from flows.process import Processes, lines
+from flows.project import RAN, UNCHANGED, WRITE_EVERY, Project, one_line
+from flows.results import show_results, slug
 
-DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
 PROGRESS_EVERY = 5.0  # seconds between two progress lines of a stage in the log
-HINTS = (  # what DVC says after every stage and means for a person at its own command line
-    "To track the changes with git", "git add ", "To enable auto staging", "dvc config core.autostage",
-    "Use `dvc push`", "Generating lock file", "Updating lock file",
-)  # fmt: skip
-UNCHANGED = "nothing that it depends on has changed"
+BAR = re.compile(r"(\d+)%\|[^|]*\|\s*(.*)")  # as tqdm prints it: 50%|#####     | 30/60 [00:10<00:10, 3.00it/s]
 
 
-class Processes:
-    """The stages' processes that run now, so that a signal can end them all."""
-
-    def __init__(self, keep_open: int):
-        self.keep_open = keep_open  # a file descriptor that every one of them inherits
-        self.stopped_by: signal.Signals | None = None
-        self._running: set[Popen] = set()
-        self._lock = threading.RLock()  # a second signal may find the first one's handler inside
-
-    def add(self, process: Popen) -> None:
-        with self._lock:
-            self._running.add(process)
-            if self.stopped_by:
-                process.stdin.close()
-
-    def remove(self, process: Popen) -> None:
-        with self._lock:
-            self._running.discard(process)
-
-    def stop(self, signum: int, frame) -> None:
-        """End every stage; the flow starts no other."""
-        with self._lock:
-            self.stopped_by = signal.Signals(signum)
-            for process in self._running:
-                process.stdin.close()
-
-    @contextmanager
-    def stop_at_signals(self) -> Iterator[None]:
-        """Let INT, TERM and HUP stop the stages: without a handler, the flow would wait until they are done."""
-        before = {signum: signal.signal(signum, self.stop) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+class CommandFailed(Exception):
+    """A stage's command ended with an exit status other than 0; the message is the last line that it printed."""
 
 
-@flow(name="pipeline", validate_parameters=False)
-def pipeline(stages: list[Stage], cores: int, processes: Processes) -> State:
-    """Bring the stages up to date, longest path first; a failed one costs its descendants, nothing else."""
-    logging.getLogger("prefect.task_runs").addFilter(without_empty_traceback)
-    with processes.stop_at_signals():
-        finished = run_all(stages, cores, processes)
-    if processes.stopped_by:
-        return Cancelled(message=f"stopped by {processes.stopped_by.name}")
-    show_results()
-    failed = [name for name, state in finished.items() if state.is_failed()]
-    if failed:
-        return Failed(message=f"{len(failed)} of {len(stages)} stages: {', '.join(failed)}")
-    ran = [name for name, state in finished.items() if state.name != "Cached"]
-    return Completed(message=f"{len(ran)} of {len(stages)} stages ran, the rest was cached")
+class Command:
+    """Runs the commands of one stage and shows what they print."""
+
+    def __init__(self, stage: str, processes: Processes):
+        self._stage, self._processes, self._log = stage, processes, get_run_logger()
+        self._shown = 0.0  # when a progress line was
+        self._artifact: UUID | None = None
+
+    def __call__(self, command: str, cwd: str, env: dict[str, str]) -> float:
+        """Run it; return its CPU-seconds. Raises CommandFailed."""
+        self._log.info("> " + command)
+        last = ""
+        with self._processes.start(["/bin/sh", "-c", command], cwd, env) as process:
+            for line, is_progress in lines(process.stdout):
+                if is_progress:
+                    if time.monotonic() - self._shown < PROGRESS_EVERY:
+                        continue
+                    self._shown = time.monotonic()
+                    self._show_progress(line)
+                self._log.info(line)
+                last = line
+            if status := process.wait():
+                raise CommandFailed(last or f"exit status {status}")
+        return process.cpu_seconds
+
+    def _show_progress(self, line: str) -> None:
+        if bar := BAR.search(line):
+            percent, description = float(bar[1]), f"{self._stage}: {bar[2]}"
+            if self._artifact is None:
+                key = f"progress-{slug(self._stage)}"
+                self._artifact = create_progress_artifact(percent, key=key, description=description)
+            else:
+                update_progress_artifact(self._artifact, percent, description=description)
+
+    def done(self) -> None:
+        """Show that it is."""
+        if self._artifact is not None:
+            update_progress_artifact(self._artifact, 100.0, description=f"{self._stage}: done")
 
 
-def run_all(stages: list[Stage], cores: int, processes: Processes) -> dict[str, State]:
+def run_flow(project: Project, stages: list[Stage], targets: list[str], cores: int, processes: Processes) -> State:
+    """Bring the stages up to date in a flow run that says in its name and parameters what was asked for."""
+
+    # its parameters are plain values, so that they can be read in Prefect's pages
+    @flow(
+        name="pipeline",
+        flow_run_name=f"{' '.join(targets) or 'all stages'} {datetime.now():%Y-%m-%d %H:%M}",
+        validate_parameters=False,
+    )
+    def pipeline(targets: list[str], cores: int) -> State:
+        """Bring the stages of dvc.yaml up to date, longest path first; a failed one costs its descendants, no other."""
+        logging.getLogger("prefect.task_runs").addFilter(without_empty_traceback)
+        with processes.stop_at_signals():
+            finished = run_all(project, stages, cores, processes)
+        if processes.stopped_by:
+            return Cancelled(message=f"stopped by {processes.stopped_by.name}")
+        show_results(stages)
+        failed = [name for name, state in finished.items() if not state.is_completed()]
+        if failed:
+            return Failed(message=f"{len(failed)} of {len(stages)} stages: {', '.join(failed)}")
+        ran = [name for name, state in finished.items() if state.name != "Cached"]
+        return Completed(message=f"{len(ran)} of {len(stages)} stages ran, the rest was cached")
+
+    return pipeline(targets, cores, return_state=True)
+
+
+def run_all(project: Project, stages: list[Stage], cores: int, processes: Processes) -> dict[str, State]:
     """Submit each stage when what it depends on is done and there are cores for it; return how each ended."""
     waiting = {stage.name: stage for stage in sorted(stages, key=lambda stage: -stage.urgency)}
-    futures, finished, done = {}, {}, SimpleQueue()
+    futures: dict[str, PrefectConcurrentFuture] = {}
+    finished: dict[str, State] = {}
+    done: SimpleQueue[str] = SimpleQueue()
     occupied: dict[str, int] = {}  # cores, by stage
 
-    def submit(kind, stage: Stage, *arguments) -> None:
+    def submit(kind: Task, stage: Stage, *arguments: Any) -> None:
         upstream = [allow_failure(futures[name]) for name in stage.upstream]
         run = kind.with_options(name=stage.name, task_run_name=stage.name)
         futures[stage.name] = run.submit(*arguments, wait_for=upstream)
@@ -109,22 +117,33 @@ def run_all(stages: list[Stage], cores: int, processes: Processes) -> dict[str, 
             if processes.stopped_by or None in states:
                 continue
             cores_needed = min(stage.threads, cores)
-            if failed := [name for name in stage.upstream if finished[name].is_failed()]:
+            if failed := [name for name in stage.upstream if not finished[name].is_completed()]:
                 submit(skip, stage, failed[0])
-            elif not stage.changed and all(state.message == UNCHANGED for state in states):
+            elif not stage.changed and all(finished[name].message == UNCHANGED for name in stage.upstream):
                 submit(keep, stage)
             elif not full and sum(occupied.values()) + cores_needed <= cores:
                 occupied[stage.name] = cores_needed
-                submit(reproduce, stage, stage.name, processes)
+                submit(reproduce, stage, stage.name, project, processes)
             else:
                 full = True
         if len(finished) < len(futures):
-            name = done.get()
-            futures[name].wait()  # takes the state from the task; without it, from the API, which lags behind
-            finished[name] = futures[name].state
+            try:
+                name = done.get(timeout=WRITE_EVERY)
+            except Empty:
+                project.write()
+                continue
+            finished[name] = end_of(futures[name])
             occupied.pop(name, None)
 
     return finished
+
+
+def end_of(future: PrefectConcurrentFuture) -> State:
+    """Return the state in which a task ended that is done; a task that Prefect could not end itself has crashed."""
+    if error := future.wrapped_future.exception():
+        return Crashed(message=repr(error))
+    future.wait()  # takes the state from the task; without it, from the API, which lags behind
+    return future.state
 
 
 @task(cache_policy=NO_CACHE)
@@ -140,61 +159,19 @@ def skip(failed: str) -> State:
 
 
 @task(cache_policy=NO_CACHE)
-def reproduce(name: str, processes: Processes) -> State:
+def reproduce(name: str, project: Project, processes: Processes) -> State:
     """Let DVC bring one stage up to date: run it, restore it from its cache, or find it unchanged."""
-    log, last, outcome, shown, artifact = get_run_logger(), "", UNCHANGED, 0.0, None
-    with tethered([*DVC, name], processes.keep_open) as process:
-        processes.add(process)
-        for line, is_progress in lines(process.stdout):
-            if is_progress:
-                if time.monotonic() - shown < PROGRESS_EVERY:
-                    continue
-                shown, artifact = time.monotonic(), show_progress(name, artifact)
-            if line.startswith(HINTS):
-                continue
-            log.info(line)
-            if line.startswith("Running stage "):
-                outcome = "ran"
-            elif "is cached - skipping run" in line:
-                outcome = "restored from DVC's cache"
-            if not last or not line.startswith("ERROR: failed to reproduce"):
-                last = line
-        processes.remove(process)
-    if processes.stopped_by:
-        return Cancelled(message=f"stopped by {processes.stopped_by.name}")
-    if artifact and not process.returncode:
-        update_progress_artifact(artifact, 100.0, description=f"{name}: done")
-    if process.returncode:
-        return Failed(message=last or f"exit status {process.returncode}")
-    return Completed(message=outcome) if outcome == "ran" else Completed(name="Cached", message=outcome)
-
-
-def show_progress(stage: str, artifact):
-    """Show how far a long training is; return the artifact's id, None where nothing is known yet."""
-    name = stage.partition("@")[2]
+    command = Command(name, processes)
     try:
-        at = json.loads(Path(".work", name, "progress.json").read_text())
-        percent, left = 100 * at["step"] / at["steps"], at["seconds_left"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return artifact
-    description = f"{stage}: step {at['step']} of {at['steps']}, {left:.0f} s left"
-    if artifact is None:
-        return create_progress_artifact(percent, key=f"progress-{slug(name)}", description=description)
-    update_progress_artifact(artifact, percent, description=description)
-    return artifact
-
-
-def show_results() -> None:
-    """Show the leaderboard and the samples that there are in Prefect's pages."""
-    leaderboard = Path("reports/leaderboard.json")
-    if leaderboard.exists():
-        create_table_artifact(json.loads(leaderboard.read_text()), key="leaderboard")
-    for text in sorted(Path("samples").glob("*/samples.md")):
-        create_markdown_artifact(text.read_text(encoding="utf-8"), key=f"samples-{slug(text.parent.name)}")
-    for image in sorted(Path("samples").glob("*/grid.png")):
-        encoded = base64.b64encode(image.read_bytes()).decode()
-        markdown = f"![{image}](data:image/png;base64,{encoded})"  # an image artifact would print the address too
-        create_markdown_artifact(markdown, key=f"samples-{slug(image.parent.name)}")
+        outcome = project.reproduce(name, command)
+    except (CommandFailed, DvcException, OSError) as error:
+        if processes.stopped_by:
+            return Cancelled(message=f"stopped by {processes.stopped_by.name}")
+        if not isinstance(error, CommandFailed):  # whose message is in the log
+            get_run_logger().error(one_line(error))
+        return Failed(message=one_line(error))
+    command.done()
+    return Completed(message=outcome) if outcome == RAN else Completed(name="Cached", message=outcome)
 
 
 def without_empty_traceback(record: logging.LogRecord) -> bool:
@@ -202,8 +179,3 @@ def without_empty_traceback(record: logging.LogRecord) -> bool:
     if record.exc_info and record.exc_info[0] is None:
         record.exc_info = None
     return True
-
-
-def slug(name: str) -> str:
-    """Return a name as Prefect wants the keys of artifacts."""
-    return name.lower().replace("_", "-")

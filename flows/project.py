@@ -1,0 +1,195 @@
+"""DVC, once for the whole flow: what is to be done, and the bringing up to date of one stage by DVC's own code.
+
+`dvc repro` a stage would be a process a stage, which reads all of dvc.yaml and dvc.lock. DVC's objects are not
+thread-safe: whoever uses them holds DVC's repository lock, as DVC does, and lets it go while a command runs, as DVC
+does; the threads of this process take turns in the same way.
+"""
+
+import difflib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dvc.dvcfile import PROJECT_FILE, Lockfile
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.index import Index
+from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.rwlock import rwlock
+from dvc.stage import PipelineStage
+from dvc.stage import Stage as DvcStage
+from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.run import prepare_kwargs
+
+from flows import UserError
+from flows.lock import LOCK, ORDER, Lock
+from flows.plan import Stage, check_meta, longest_paths, record_seconds, recorded_seconds
+
+UNCHANGED = "nothing that it depends on has changed"
+RAN = "ran"
+RESTORED = "restored from DVC's cache"
+WRITE_EVERY = 2.0  # seconds between two writes of dvc.lock; what is not in it yet comes back from the run-cache
+
+# Runs a command in a folder with an environment; returns its CPU-seconds
+Execute = Callable[[str, str, dict[str, str]], float]
+
+
+class Project:
+    """The DVC project in the working directory."""
+
+    def __init__(self) -> None:
+        """Raises UserError."""
+        self._mutex = threading.Lock()
+        self._written = time.monotonic()
+        try:
+            self._repo = Repo(_wait_for_lock=True)
+            with self._owned():
+                index = self._read_index()
+                self._stages: dict[str, DvcStage] = {stage.addressing: stage for stage in index.stages}
+                self._graph = get_active_graph(index.graph)
+        except DvcException as error:
+            raise UserError(one_line(error)) from None
+        self._main = os.path.join(self._repo.root_dir, PROJECT_FILE)
+
+    def _read_index(self) -> Index:
+        """Read dvc.yaml and dvc.lock; a damaged dvc.lock goes."""
+        try:
+            return self._repo.index
+        except DvcException:
+            try:
+                Lockfile(self._repo, str(LOCK)).load()
+            except DvcException:  # cut short by a kill, or in conflict
+                print(f"{LOCK} was damaged and is made again; what it named comes back from DVC's cache")
+                LOCK.unlink()
+                self._repo._reset()
+                return self._repo.index
+            raise
+
+    def plan(self, targets: list[str]) -> list[Stage]:
+        """Return the stages that `dvc repro TARGET ...` would visit, in its order; all of dvc.yaml without targets.
+
+        A target is a stage (train@cnn) or a group of them (train). Raises UserError.
+        """
+        wanted = [stage for name in targets for stage in self._named(name)]
+        wanted = wanted or [stage for stage in self._stages.values() if stage.path == self._main]
+        with self._owned():
+            try:
+                order = plan_repro(self._graph, list(dict.fromkeys(wanted)))
+                changed = {stage.addressing for stage in order if stage.changed()}
+            except DvcException as error:
+                raise UserError(one_line(error)) from None
+            self._lock = Lock([stage.name for stage in order if self._in_main_lock(stage)])
+        self._seconds = recorded_seconds()
+        upstream = {stage.addressing: [above.addressing for above in self._graph.successors(stage)] for stage in order}
+        urgency = longest_paths(upstream, self._seconds)
+        return [
+            Stage(name, above, name in changed, urgency[name], check_meta(name, self._stages[name].meta))
+            for name, above in upstream.items()
+        ]
+
+    def _named(self, target: str) -> list[DvcStage]:
+        """Return the stage, or those of the group. Raises UserError."""
+        groups = sorted({name.partition("@")[0] for name in self._stages if "@" in name})
+        if target in self._stages:
+            return [self._stages[target]]
+        if target in groups:
+            return [stage for name, stage in self._stages.items() if name.startswith(f"{target}@")]
+        known = [*self._stages, *groups]
+        close = difflib.get_close_matches(target, known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        raise UserError(f"{target!r} is not a stage of dvc.yaml; {hint}")
+
+    def files_in_git(self) -> dict[str, bool]:
+        """Return the outputs that DVC leaves to git, and of each whether it is a metric."""
+        return {str(out): bool(out.metric) for stage in self._stages.values() for out in stage.outs if not out.use_cache}
+
+    def reproduce(self, name: str, execute: Execute) -> str:
+        """Let DVC bring one stage up to date; return which of UNCHANGED, RESTORED and RAN.
+
+        Raises what `execute` raises, DvcException and OSError.
+        """
+        stage, seconds = self._stages[name], []
+
+        def run_stage(*_, **__) -> None:  # dvc.stage.run.run_stage, but for who runs the commands
+            try:
+                self._repo.stage_cache.restore(stage)
+            except RunCacheNotFoundError:
+                stage.save_deps()
+                seconds.append(self._run(stage, execute))
+
+        with self._owned(), self._reading(stage), self._repo.scm_context(quiet=True):
+            stage._run_stage = run_stage
+            if stage.reproduce() is None:
+                return UNCHANGED
+            if self._in_main_lock(stage):
+                self._lock.add(stage)
+            else:
+                stage.dump(update_pipeline=False)
+            if seconds:
+                self._seconds[name] = seconds[0]
+            if time.monotonic() - self._written > WRITE_EVERY:
+                self._write()
+        return RAN if seconds else RESTORED
+
+    def _run(self, stage: DvcStage, execute: Execute) -> float:
+        """Run the stage's commands one after the other as DVC does, while others may use DVC."""
+        settings = prepare_kwargs(stage)
+        commands = stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines()
+        self._repo._reset()
+        self._repo.lock.unlock()
+        self._mutex.release()
+        try:
+            return sum(execute(command, settings["cwd"], settings["env"]) for command in commands)
+        finally:
+            self._mutex.acquire()
+            self._repo.lock.lock()
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Use DVC alone: no other thread here, no other process."""
+        with self._mutex, self._repo.lock:
+            yield
+            self._repo._reset()  # what it knows of files is old when others have had their turn
+
+    @contextmanager
+    def _reading(self, stage: DvcStage) -> Iterator[None]:
+        """Hold DVC's path lock on what the stage reads, in the stage's own name.
+
+        DVC's own lock is in this process's name, and gone with the first of several stages that read the same.
+        """
+        paths = [dep.fs_path for dep in stage.deps if dep.protocol == "local"]
+        hardlink = self._repo.config["core"].get("hardlink_lock", False)
+        with rwlock(self._repo.tmp_dir, self._repo.fs, f"{' '.join(sys.argv)} ({stage.addressing})", paths, [], hardlink):
+            yield
+
+    def _in_main_lock(self, stage: DvcStage) -> bool:
+        """Whether dvc.lock holds it: not a .dvc file, nor a dvc.yaml of another folder."""
+        return isinstance(stage, PipelineStage) and stage.path == self._main
+
+    def write(self) -> None:
+        """Write dvc.lock and what stages took, where there is something new."""
+        if self._lock.pending:
+            with self._owned():
+                self._write()
+
+    def _write(self) -> None:
+        with self._repo.scm_context(quiet=True) as context:
+            if self._lock.write():
+                context.track_file(str(LOCK))
+        record_seconds(self._seconds)
+        self._written = time.monotonic()
+
+    def complete(self) -> None:
+        """Note that the run has done all it was asked for."""
+        ORDER.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._repo.close()
+
+
+def one_line(error: BaseException) -> str:
+    """Return what DVC says, and why where it says so elsewhere."""
+    return " ".join(": ".join(str(part) for part in (error, error.__cause__) if part).split())
