@@ -9,55 +9,55 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dvc.stage import PipelineStage
-from dvc.stage.serialize import to_lockfile
+from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.utils.serialize import YAMLFileCorruptedError, dumps_yaml, loads_yaml, parse_yaml_for_update
 from ruamel.yaml import YAMLError
 
-from flows import STATE, UserError
+from flows import STATE
 
 LOCK = Path("dvc.lock")
 # The stages of dvc.lock when the last run began that has not completed: a run that was killed or failed leaves what
 # it completed, and what completes it later shall give the file that an undisturbed run gives.
 ORDER = STATE / "order.json"
 HEAD, STAGES = "schema: '2.0'\n", "stages:\n"
+ANCHOR = re.compile(r"[&*]id\d{3}")
 
 
 class Lock:
-    """The text of each stage's entry in dvc.lock. Use it under DVC's repository lock."""
+    """The stages' entries in dvc.lock. Use it under DVC's repository lock."""
 
     def __init__(self, plan: list[str]):
-        """plan: the stages in the order in which DVC would run them. Raises UserError."""
-        self._text = read()
-        self._entries = split(self._text)
-        self._new: dict[str, str] = {}  # not yet written
-        before = list(self._entries)
+        """plan: the stages in the order in which DVC would run them. Raises YAMLFileCorruptedError."""
+        self._text = self._before = read()
+        order = names_in(self._before)
         with suppress(FileNotFoundError, ValueError):
-            before = json.loads(ORDER.read_text())
-        ORDER.write_text(json.dumps(before))
-        self._order = [*before, *plan]
+            order = json.loads(ORDER.read_text())
+        ORDER.write_text(json.dumps(order))
+        self._order = [*order, *plan]
+        self._ran: dict[str, dict[str, Any]] = {}  # the entries of the stages that ran
+        self._texts: dict[str, str] = {}  # the same as text
+        self.pending = False  # whether there are some that are not written
 
     def add(self, stage: PipelineStage) -> None:
         """Take in what is to be known of a stage that has run."""
-        self._new[stage.name] = dumps_yaml({"stages": to_lockfile(stage)}).removeprefix(STAGES)
-
-    @property
-    def pending(self) -> bool:
-        """Whether something was added that is not yet written."""
-        return bool(self._new)
+        self._ran[stage.name] = to_single_stage_lockfile(stage)
+        self._texts[stage.name] = as_text(stage.name, self._ran[stage.name])
+        self.pending = True
 
     def write(self) -> bool:
-        """Write what was added, atomically, the stages in DVC's own order; return whether the file changed."""
-        if not self._new:
-            return False
-        if (text := read()) != self._text:  # another process, a `dvc repro` of other stages, wrote it meanwhile
-            with suppress(UserError):  # and was killed as it did
-                self._entries = split(text)
-        self._entries |= self._new
-        self._new = {}
-        names = dict.fromkeys(name for name in [*self._order, *self._entries] if name in self._entries)
-        self._text = HEAD + STAGES + "".join(self._entries[name] for name in names) if names else ""
+        """Write the file atomically, the stages in DVC's order; return whether it changed."""
+        if (text := read()) != self._text:  # another process wrote it meanwhile, a `dvc repro` of other stages
+            with suppress(YAMLFileCorruptedError):  # and was killed as it did
+                names_in(text)
+                self._before = text
+        try:
+            self._text = join(self._before, self._texts, self._order)
+        except (ValueError, YAMLError):
+            self._text = join_by_dvc(self._before, self._ran, self._order)
+        self.pending = False
         if self._text == text:
             return False
         temporary = LOCK.with_name(f".{LOCK.name}.{os.getpid()}")
@@ -71,18 +71,41 @@ def read() -> str:
     return LOCK.read_text(encoding="utf-8") if LOCK.exists() else ""
 
 
-def split(text: str) -> dict[str, str]:
-    """Return the text of each stage's entry in the text of dvc.lock. Raises UserError."""
+def names_in(text: str) -> list[str]:
+    """Return the stages of dvc.lock in its order. Raises YAMLFileCorruptedError."""
     try:
-        return split_canonical(text)
-    except (ValueError, YAMLError):  # edited by hand: as DVC would write it
-        with suppress(ValueError, YAMLError, YAMLFileCorruptedError):
-            return split_canonical(dumps_yaml(parse_yaml_for_update(text, LOCK)))
-    raise UserError(f"{LOCK}: not as DVC writes it; delete it, what it names comes back from DVC's cache")
+        return list(split(text))
+    except (ValueError, YAMLError):
+        return list(parse_yaml_for_update(text, LOCK).get("stages", {}))
 
 
-def split_canonical(text: str) -> dict[str, str]:
-    """Do so where the text is as DVC writes it. Raises ValueError or YAMLError where it is not."""
+def join(before: str, texts: dict[str, str], order: list[str]) -> str:
+    """Return the text of dvc.lock with these entries. Raises ValueError or YAMLError where only DVC can."""
+    if any(ANCHOR.search(text) for text in texts.values()):  # their numbers depend on the other entries
+        raise ValueError
+    entries = split(before) | texts
+    names = dict.fromkeys(name for name in [*order, *entries] if name in entries)
+    return HEAD + STAGES + "".join(entries[name] for name in names)
+
+
+def join_by_dvc(before: str, ran: dict[str, dict[str, Any]], order: list[str]) -> str:
+    """Do what DVC does: for one stage after the other read all, change it and write all."""
+    text = before
+    for name in [name for name in dict.fromkeys(order) if name in ran]:
+        data = parse_yaml_for_update(text, LOCK) or {"schema": "2.0"}
+        entries = data.get("stages", {}) | {name: ran[name]}
+        data["stages"] = {key: entries[key] for key in dict.fromkeys([*order, *entries]) if key in entries}
+        text = dumps_yaml(data)
+    return text
+
+
+def as_text(name: str, entry: dict[str, Any]) -> str:
+    """Return an entry as it stands in dvc.lock."""
+    return dumps_yaml({"stages": {name: entry}}).removeprefix(STAGES)
+
+
+def split(text: str) -> dict[str, str]:
+    """Return the text of each entry, where all is as DVC writes it. Raises ValueError or YAMLError where it is not."""
     head, *entries = re.split(r"^(?=  [^ #\n])", text, flags=re.MULTILINE)
     if head not in ("", HEAD + STAGES) or not text.endswith("\n" * bool(text)):
         raise ValueError
@@ -94,7 +117,7 @@ def name_of(entry: str) -> str:
     line = entry.partition("\n")[0]
     if plain := re.fullmatch(r"  ([a-zA-Z][\w@-]*@[\w@-]*):", line):  # nothing that YAML takes for a number or a bool
         return plain[1]
-    name, value = next(iter(loads_yaml(line).items()))
-    if value is not None or not isinstance(name, str):
+    content = loads_yaml(line)
+    if not isinstance(content, dict) or [type(name) for name in content] != [str] or any(content.values()):
         raise ValueError
-    return name
+    return next(iter(content))

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dvc.dvcfile import PROJECT_FILE, Lockfile
 from dvc.exceptions import DvcException
@@ -52,6 +53,7 @@ class Project:
                 self._graph = get_active_graph(index.graph)
         except DvcException as error:
             raise UserError(one_line(error)) from None
+        self._ignored: dict[Path, dict[str, int]] = {}  # the lines that this run added to each .gitignore, by stage
         self._main = os.path.join(self._repo.root_dir, PROJECT_FILE)
 
     def _read_index(self) -> Index:
@@ -79,15 +81,15 @@ class Project:
             try:
                 order = plan_repro(self._graph, list(dict.fromkeys(wanted)))
                 changed = {stage.addressing for stage in order if stage.changed()}
+                self._lock = Lock([stage.addressing for stage in order if self._in_main_lock(stage)])
             except DvcException as error:
                 raise UserError(one_line(error)) from None
-            self._lock = Lock([stage.name for stage in order if self._in_main_lock(stage)])
         self._seconds = recorded_seconds()
-        upstream = {stage.addressing: [above.addressing for above in self._graph.successors(stage)] for stage in order}
-        urgency = longest_paths(upstream, self._seconds)
+        self._upstream = {stage.addressing: [each.addressing for each in self._graph.successors(stage)] for stage in order}
+        urgency = longest_paths(self._upstream, self._seconds)
         return [
-            Stage(name, above, name in changed, urgency[name], check_meta(name, self._stages[name].meta))
-            for name, above in upstream.items()
+            Stage(name, upstream, name in changed, urgency[name], check_meta(name, self._stages[name].meta))
+            for name, upstream in self._upstream.items()
         ]
 
     def _named(self, target: str) -> list[DvcStage]:
@@ -120,10 +122,11 @@ class Project:
                 stage.save_deps()
                 seconds.append(self._run(stage, execute))
 
-        with self._owned(), self._reading(stage), self._repo.scm_context(quiet=True):
+        with self._owned(), self._reading(stage), self._repo.scm_context(quiet=True) as context:
             stage._run_stage = run_stage
             if stage.reproduce() is None:
                 return UNCHANGED
+            self._sort_ignored(name, context.ignored_paths)
             if self._in_main_lock(stage):
                 self._lock.add(stage)
             else:
@@ -146,6 +149,17 @@ class Project:
         finally:
             self._mutex.acquire()
             self._repo.lock.lock()
+
+    def _sort_ignored(self, name: str, added: list[str]) -> None:
+        """Bring what this run adds to a .gitignore into the order of `dvc repro`: it may lie in a dependency."""
+        for path in added:
+            gitignore = Path(path).with_name(".gitignore")
+            text = gitignore.read_text(encoding="utf-8")
+            rank = self._ignored.setdefault(gitignore, {})
+            rank[f"/{Path(path).name}"] = list(self._upstream).index(name)
+            in_order = sorted(text.splitlines(keepends=True), key=lambda line: rank.get(line.rstrip("\n"), -1))
+            if (new := "".join(in_order)) != text:
+                gitignore.write_text(new, encoding="utf-8")
 
     @contextmanager
     def _owned(self) -> Iterator[None]:
