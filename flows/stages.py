@@ -104,7 +104,8 @@ def run_all(project: Project, stages: list[Stage], cores: int, processes: Proces
     occupied: dict[str, int] = {}  # cores, by stage
 
     def submit(kind: Task, stage: Stage, *arguments: Any) -> None:
-        upstream = [allow_failure(futures[name]) for name in stage.upstream]
+        # to wait for one that has crashed would be to crash with it
+        upstream = [allow_failure(futures[name]) for name in stage.upstream if not finished[name].is_crashed()]
         run = kind.with_options(name=stage.name, task_run_name=stage.name)
         futures[stage.name] = run.submit(*arguments, wait_for=upstream)
         futures[stage.name].add_done_callback(lambda _: done.put(stage.name))

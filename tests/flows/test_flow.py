@@ -183,6 +183,7 @@ def last_run() -> SimpleNamespace:
             found = client.read_task_runs(flow_run_filter=tasks)
             if found and all(task.state.is_final() for task in found):
                 return SimpleNamespace(
+                    run=run,
                     state=run.state,
                     tasks={task.name: task.state_name for task in found},
                     messages={task.name: task.state.message for task in found},
@@ -458,3 +459,104 @@ def test_importing_the_flow_loads_nothing_of_genai_nor_torch_nor_mlflow():
     code = "import sys, flows.pipeline, flows.stages; print({'torch', 'mlflow', 'genai'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), RuntimeError("a fault of the flow's")])
+def test_a_task_that_crashes_fails_the_flow(project, monkeypatch, error):
+    def crash(self, name, execute):
+        raise error
+
+    monkeypatch.setattr("flows.project.Project.reproduce", crash)
+    assert flow.run(["train@a"]) == 1
+    run = last_run()
+    assert run.state.is_failed() and "prepare" in run.state.message
+    assert run.tasks["train@a"] == "Skipped"
+
+
+def test_a_run_says_what_it_was_asked_for(done):
+    assert flow.run(["train@a", "evaluate@b"]) == 0
+    run = last_run().run
+    assert run.name.startswith("train@a evaluate@b 20")
+    assert run.parameters == {"targets": ["train@a", "evaluate@b"], "cores": flow.cores()}
+    assert flow.run([]) == 0
+    assert last_run().run.name.startswith("all stages 20")
+
+
+def test_stages_that_are_done_but_not_in_the_lock_yet_come_back_from_the_cache(project, finished):
+    Path("slow-a").touch()
+    run = child()
+    assert wait_for(lambda: Path("metrics/c").exists() and Path("sleeping").exists(), 60), run.communicate()
+    run.kill()
+    run.wait()
+    assert wait_for(lambda: processes_in(project) == [], 5), processes_in(project)
+    Path("dvc.lock").unlink(missing_ok=True)  # as if the kill had come before it was written
+
+    Path("slow-a").unlink()
+    trace = Path("trace").read_text()
+    assert flow.run([]) == 0
+    messages = last_run().messages
+    assert {messages["prepare"], messages["train@c"]} == {"restored from DVC's cache"}
+    assert Path("trace").read_text().count("start c") == trace.count("start c") == 1
+    assert Path("dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
+
+
+def test_who_uses_dvc_beside_it_gets_dvcs_own_message_or_does_not_disturb(project):
+    Path("slow-a").touch()
+    run = child()
+    assert wait_for(lambda: Path("sleeping").exists() and Path("metrics/b").exists(), 60), run.communicate()
+    with pytest.raises(subprocess.CalledProcessError) as busy:
+        dvc(project, "repro", "--single-item", "train@a")
+    assert "models/a' is busy, it is being blocked by:" in busy.value.stderr
+    with pytest.raises(subprocess.CalledProcessError) as busy:
+        Path("raw").write_text("changed\n")
+        dvc(project, "repro", "prepare")  # train@a reads its output; others that read it have ended
+    assert "data' is busy" in busy.value.stderr
+    Path("raw").write_text("raw\n")
+    dvc(project, "stage", "add", "-q", "--run", "-n", "other", "-o", "other.txt", "echo other > other.txt")
+
+    for process in psutil.Process(run.pid).children(recursive=True):
+        if process.name() == "sleep" and "60" in process.cmdline():
+            process.terminate()  # train@a goes on
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    lock = Path("dvc.lock").read_text()
+    assert "\n  other:\n" in lock and "\n  report:\n" in lock
+    dvc(project, "status")
+    assert "up to date" in dvc(project, "repro")
+
+
+def test_files_that_git_calls_modified_are_explained_in_one_line(tmp_path, monkeypatch, capsys):
+    from flows.results import explain_git_status
+
+    monkeypatch.chdir(tmp_path)
+    explain_git_status({"m.json": True})  # no repository
+    for command in ("init -q", "add .", "-c user.name=x -c user.email=x@localhost commit -qm first"):
+        for name in ("dvc.lock", "m.json", "n.json", "table.csv", "code.py"):
+            Path(name).write_text("as it was")
+        subprocess.run(["git", *command.split()], check=True)
+    outputs = {"m.json": True, "n.json": True, "table.csv": False}
+    Path("code.py").write_text("edited")
+    explain_git_status(outputs)
+    assert capsys.readouterr().out == ""
+    because = "from the commit (another processor, library or parameter); `dvc metrics diff` shows by how much"
+    for name, says in {
+        "dvc.lock": "dvc.lock differs",
+        "m.json": "dvc.lock and 1 metric differ",
+        "n.json": "dvc.lock and 2 metrics differ",
+        "table.csv": "dvc.lock and 3 outputs differ",
+    }.items():
+        Path(name).write_text("is different")
+        explain_git_status(outputs)
+        assert capsys.readouterr().out == f"\ngit: {says} {because}\n"
+
+
+def test_what_dvc_yaml_says_for_the_flow_is_checked():
+    assert check_meta("a", None) == {} and check_meta("a", {"threads": 2, "owner": "x"}) == {"threads": 2, "owner": "x"}
+    for meta, says in {
+        "many": "dvc.yaml: a: meta is 'many'",
+        ("threads", 0): "dvc.yaml: a: meta.threads is 0; it is a whole number from 1",
+        ("threads", True): "meta.threads is True",
+        ("show", 1): "dvc.yaml: a: meta.show is 1; it is a path",
+    }.items():
+        with pytest.raises(UserError, match=says):
+            check_meta("a", dict([meta]) if isinstance(meta, tuple) else meta)
