@@ -12,11 +12,10 @@ import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from bench.cost import ENVIRONMENT, FLOW, ROOT, timed
+from bench.cost import ENVIRONMENT, FLOW, timed
 
 CODE = ["code/__main__.py", "code/core", "code/model.py", "code/commands/train.py", "code/training"]
 # The shape of our dvc.yaml: as many dependencies, parameters and outputs a stage.
@@ -125,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

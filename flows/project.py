@@ -85,7 +85,9 @@ class Project:
             except DvcException as error:
                 raise UserError(one_line(error)) from None
         self._seconds = recorded_seconds()
-        self._upstream = {stage.addressing: [each.addressing for each in self._graph.successors(stage)] for stage in order}
+        self._upstream = {
+            stage.addressing: [each.addressing for each in self._graph.successors(stage)] for stage in order
+        }
         urgency = longest_paths(self._upstream, self._seconds)
         return [
             Stage(name, upstream, name in changed, urgency[name], check_meta(name, self._stages[name].meta))
@@ -106,7 +108,9 @@ class Project:
 
     def files_in_git(self) -> dict[str, bool]:
         """Return the outputs that DVC leaves to git, and of each whether it is a metric."""
-        return {str(out): bool(out.metric) for stage in self._stages.values() for out in stage.outs if not out.use_cache}
+        return {
+            str(out): bool(out.metric) for stage in self._stages.values() for out in stage.outs if not out.use_cache
+        }
 
     def reproduce(self, name: str, execute: Execute) -> str:
         """Let DVC bring one stage up to date; return which of UNCHANGED, RESTORED and RAN.
@@ -176,7 +180,9 @@ class Project:
         """
         paths = [dep.fs_path for dep in stage.deps if dep.protocol == "local"]
         hardlink = self._repo.config["core"].get("hardlink_lock", False)
-        with rwlock(self._repo.tmp_dir, self._repo.fs, f"{' '.join(sys.argv)} ({stage.addressing})", paths, [], hardlink):
+        with rwlock(
+            self._repo.tmp_dir, self._repo.fs, f"{' '.join(sys.argv)} ({stage.addressing})", paths, [], hardlink
+        ):
             yield
 
     def _in_main_lock(self, stage: DvcStage) -> bool:
