@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOW = [sys.executable, "-m", "flows.pipeline"]
 ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),  # so that the flow is found from any folder
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "DVC_NO_ANALYTICS": "1",
     "DO_NOT_TRACK": "1",

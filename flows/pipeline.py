@@ -1,7 +1,7 @@
 """The pipeline: python -m flows.pipeline [STAGE ...]
 
-Brings the stages of dvc.yaml up to date under Prefect, in parallel, as `dvc repro` does one after the other. With
-names of stages (train@cnn) or of groups (train): those and what they depend on.
+Brings the stages of dvc.yaml up to date under Prefect, in parallel, each by DVC's own code. With names of
+stages (train@cnn) or of groups (train): those and what they depend on, as `dvc repro STAGE` does.
 """
 
 import argparse
@@ -12,45 +12,43 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from flows import history
-from flows.errors import UserError
-from flows.history import ORDER, STATE
-from flows.project import Project, Stage
+from flows import STATE, UserError
+from flows.process import Processes
 from flows.server import prefect_api
 
 GENAI = [sys.executable, "-m", "genai"]
-TRACKED = Path(".work/tracked")  # is there when MLflow shows all that the stages wrote
+TRACKED = STATE / "tracked"  # is there when MLflow shows all that the stages wrote
 
 
 def run(targets: list[str]) -> int:
     """Do all of it; return the exit status."""
     set_environment()
-    ours = Path("genai/__main__.py").exists()  # in any other DVC project there is nothing to check and to track
-    check = subprocess.Popen([*GENAI, "check"]) if ours else None  # runs while Prefect's server starts
-    with only_run_here() as lock, prefect_api() as wait_for_api:
-        if check and (status := check.wait()):
+    genai = Path("genai/__main__.py").is_file()  # any other DVC project has neither a check nor tracking
+    check = subprocess.Popen([*GENAI, "check"] if genai else ["true"])  # runs while Prefect's server starts
+    with only_run_here() as lock, check, prefect_api() as wait_for_api:
+        if status := check.wait():
             return status
-        project = Project()
-        stages = project.plan(targets, history.order_before(project.locked_stages()))
-        wait_for_api()
-        anything = any(stage.changed for stage in stages)
-        tracking = start_tracking() if ours and (anything or not TRACKED.exists()) else None
+        from flows.project import Project
 
-        from flows.stages import Processes, pipeline
+        with closing(Project()) as project:
+            stages = project.plan(targets)
+            wait_for_api()
 
-        processes = Processes(lock)
-        named = pipeline.with_options(
-            flow_run_name=f"{', '.join(targets) or 'all stages'} {time.strftime('%d %b %H:%M')}"
-        )
-        state = named(stages, history.urgency(stages), cores(), project, processes, return_state=True)
-        project.sort_lock()
-        history.write(history.SECONDS, history.cpu_seconds() | processes.cpu_seconds)
-        if state.is_completed():
-            ORDER.unlink(missing_ok=True)
+            from flows.results import explain_git_status, print_results  # two threads must not import Prefect at once
+            from flows.stages import run_flow
+
+            anything = any(stage.changed for stage in stages)
+            tracking = start_tracking() if genai and (anything or not TRACKED.exists()) else None
+            processes = Processes(lock)
+            try:
+                state = run_flow(project, stages, targets, cores(), processes)
+            finally:
+                project.write()
+            if state.is_completed():
+                project.complete()
     if tracking:
         finish_tracking(tracking, stopped=processes.stopped_by is not None)
     if processes.stopped_by:
@@ -59,6 +57,7 @@ def run(targets: list[str]) -> int:
         print(f"\nfailed: {state.message}", file=sys.stderr)
         return 1
     print_results(stages)
+    explain_git_status(project.files_in_git())
     return 0
 
 
@@ -111,7 +110,6 @@ def finish_tracking(tracking: subprocess.Popen[bytes], stopped: bool) -> None:
         assert tracking.stdin
         tracking.stdin.close()
         if tracking.wait() == 0:
-            TRACKED.parent.mkdir(exist_ok=True)
             TRACKED.touch()
         else:
             print("tracking failed; all results are here, mirror them with: python -m genai track", file=sys.stderr)
@@ -122,35 +120,22 @@ def finish_tracking(tracking: subprocess.Popen[bytes], stopped: bool) -> None:
     tracking.kill()
 
 
-def print_results(stages: list[Stage]) -> None:
-    """Print what the stages made to be read, and a line on files in Git that are not those of the commit."""
-    for stage in stages:
-        path = Path(stage.meta.get("print", ""))
-        if path.is_file():
-            print("\n" + path.read_text(encoding="utf-8").rstrip())
-    with suppress(OSError, subprocess.CalledProcessError):
-        command = ["git", "status", "--porcelain", "--untracked-files=no"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        changed = [line[3:] for line in done.stdout.splitlines()]
-        figures = [
-            path for path in changed if path.endswith(".json") and Path(path).parent.name in ("metrics", "grades")
-        ]
-        if "dvc.lock" in changed or figures:
-            print(
-                f"\ngit: dvc.lock and {len(figures)} files of figures are not those of the commit (of another processor, "
-                "library or edit); `dvc metrics diff` shows by how much"
-            )
-
-
 def main() -> int:
-    """Run the pipeline; a user's mistake becomes one line and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="Bring stages up to date.")
-    parser.add_argument("targets", nargs="*", metavar="STAGE", help="of dvc.yaml, such as train@cnn or train")
+    """Run the command line; a user's mistake becomes one line and exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="a stage (train@cnn) or a group (train)")
     try:
-        return run(parser.parse_args().targets)
+        return run(parser.parse_args().stages)
     except UserError as error:
-        print(f"flow: {error}", file=sys.stderr)
+        print(f"pipeline: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno is None:
+            raise
+        print(f"pipeline: {error.filename or 'write'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

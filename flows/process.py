@@ -1,12 +1,14 @@
-"""A stage's process, which ends with the flow however the flow ends, `kill -9` included."""
+"""A stage's processes, which end with the flow however the flow ends, `kill -9` included."""
 
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from types import FrameType
+from typing import IO
 
 # A pipe whose other end the flow holds: when it closes, by intent or by the flow's death, the whole
 # process group gets TERM (training writes a checkpoint) and two seconds later KILL.
@@ -18,48 +20,86 @@ exec "$@" </dev/null 3<&-
 
 
 class Tethered:
-    """A running command: closing `tether` ends it, `output` holds all that it prints."""
+    """A command as a process group of its own, which ends when `let_go` is called or the flow is gone."""
 
-    def __init__(self, process: subprocess.Popen[bytes]):
-        assert process.stdin and process.stdout
-        self.process, self.tether, self.output = process, process.stdin, process.stdout
-        self.returncode = 0
-        self.cpu_seconds = 0.0  # of it and what it waited for, once it has ended
+    def __init__(self, command: list[str], keep_open: int, cwd: str | None = None, env: Mapping[str, str] | None = None):
+        """keep_open: a file descriptor that stays open until the last of the group is gone."""
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", TETHER, "sh", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(keep_open,),
+            cwd=cwd,
+            env=env,
+        )
+        assert self._process.stdin and self._process.stdout
+        self._stdin, self.stdout = self._process.stdin, self._process.stdout  # `stdout` holds all that it prints
+        self.cpu_seconds = 0.0  # once it has ended: its own and those of the children that it waited for
+
+    def let_go(self) -> None:
+        """End it."""
+        self._stdin.close()
 
     def wait(self) -> int:
-        """Wait until it ends; return its exit status, negative where a signal ended it."""
-        if self.process.returncode is None:
-            _, status, used = os.wait4(self.process.pid, 0)  # unlike Popen.wait, it tells the CPU-seconds
-            self.returncode = self.process.returncode = os.waitstatus_to_exitcode(status)
-            self.cpu_seconds = used.ru_utime + used.ru_stime
-        return self.returncode
+        """Wait for its end; return its exit status, -N where signal N ended it."""
+        if self._process.returncode is None:
+            _, status, usage = os.wait4(self._process.pid, 0)
+            self._process.returncode = os.waitstatus_to_exitcode(status)
+            self.cpu_seconds = usage.ru_utime + usage.ru_stime
+        return self._process.returncode
 
+    def __enter__(self) -> "Tethered":
+        return self
 
-@contextmanager
-def tethered(command: list[str], keep_open: int, **where: Any) -> Iterator[Tethered]:
-    """Run `command` as a process group of its own.
-
-    keep_open: a file descriptor that stays open until the last of the group is gone; where: its cwd and env.
-    """
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", TETHER, "sh", *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        pass_fds=(keep_open,),
-        **where,
-    )
-    running = Tethered(process)
-    try:
-        yield running
-        running.wait()
-    finally:
+    def __exit__(self, *_: object) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the tether itself, and whatever the command left behind
-        running.wait()
-        running.tether.close()
-        running.output.close()
+            os.killpg(self._process.pid, signal.SIGKILL)  # the tether itself, and whatever the command left behind
+        self.wait()
+        self._stdin.close()
+        self.stdout.close()
+
+
+class Processes:
+    """The stages' processes that run now, so that a signal can end them all."""
+
+    def __init__(self, keep_open: int):
+        self._keep_open = keep_open  # a file descriptor that every one of them inherits
+        self.stopped_by: signal.Signals | None = None
+        self._running: set[Tethered] = set()
+        self._lock = threading.RLock()  # a second signal may find the first one's handler inside
+
+    @contextmanager
+    def start(self, command: list[str], cwd: str, env: Mapping[str, str]) -> Iterator[Tethered]:
+        """Start one; whatever it leaves behind ends with the block."""
+        with Tethered(command, self._keep_open, cwd, env) as process:
+            with self._lock:
+                self._running.add(process)
+                if self.stopped_by:
+                    process.let_go()
+            try:
+                yield process
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+
+    def stop(self, signum: int, frame: FrameType | None) -> None:
+        """End every stage; the flow starts no other."""
+        with self._lock:
+            self.stopped_by = signal.Signals(signum)
+            for process in self._running:
+                process.let_go()
+
+    @contextmanager
+    def stop_at_signals(self) -> Iterator[None]:
+        """Let INT, TERM and HUP stop the stages: without a handler, the flow would wait until they are done."""
+        before = {signum: signal.signal(signum, self.stop) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
 
 def lines(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
@@ -72,9 +112,3 @@ def lines(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
                 yield text, line.endswith(b"\r")
     if text := rest.decode(errors="replace").strip():
         yield text, False
-
-
-def percent(line: str) -> float | None:
-    """Return how far a progress bar's line says the work is, such as ` 50%|#####     | 3/6 [00:10<00:10]`."""
-    found = re.search(r"(?<![\d.])(\d{1,3}(?:\.\d+)?)%\|", line)
-    return float(found[1]) if found else None

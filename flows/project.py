@@ -1,188 +1,209 @@
-"""A DVC project, kept open: its graph is read once, and each stage is brought up to date by DVC's own objects.
+"""DVC, once for the whole flow: what is to be done, and the bringing up to date of one stage by DVC's own code.
 
-What `dvc repro` does for a stage, in its order, except that the stages' commands run side by side and that dvc.lock
-is written entry by entry (flows/lockfile.py). The methods used are DVC's internals, so that pyproject.toml holds DVC
-to the versions that tests/flows compares with `dvc repro`.
+`dvc repro` a stage would be a process a stage, which reads all of dvc.yaml and dvc.lock. DVC's objects are not
+thread-safe: whoever uses them holds DVC's repository lock, as DVC does, and lets it go while a command runs, as DVC
+does; the threads of this process take turns in the same way.
 """
 
 import difflib
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from flows import lockfile
-from flows.errors import UserError
+from dvc.dvcfile import PROJECT_FILE, Lockfile
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.index import Index
+from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.rwlock import rwlock
+from dvc.stage import PipelineStage
+from dvc.stage import Stage as DvcStage
+from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.run import prepare_kwargs
 
-UNCHANGED, RESTORED, RAN = "nothing that it depends on has changed", "restored from DVC's cache", "ran"
-Run = Callable[[str, dict[str, Any]], int]  # a shell command and where to run it -> its exit status
+from flows import UserError
+from flows.lock import LOCK, ORDER, Lock
+from flows.plan import Stage, check_meta, longest_paths, record_seconds, recorded_seconds
 
+UNCHANGED = "nothing that it depends on has changed"
+RAN = "ran"
+RESTORED = "restored from DVC's cache"
+WRITE_EVERY = 2.0  # seconds between two writes of dvc.lock; what is not in it yet comes back from the run-cache
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage of a dvc.yaml, as the flow needs to know it."""
-
-    name: str  # as DVC addresses it, such as train@cnn
-    upstream: list[str]  # the stages whose outputs it reads
-    changed: bool  # code, parameters, data or outputs are not those of dvc.lock
-    meta: dict[str, Any]  # of dvc.yaml: threads, show, print
+# Runs a command in a folder with an environment; returns its CPU-seconds
+Execute = Callable[[str, str, dict[str, str]], float]
 
 
 class Project:
-    """The DVC project of the working directory."""
+    """The DVC project in the working directory."""
 
     def __init__(self) -> None:
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-
+        """Raises UserError."""
+        self._mutex = threading.Lock()
+        self._written = time.monotonic()
         try:
-            self.repo: Any = Repo(_wait_for_lock=True)
-            self._mend_lock()
-            # imported once here: a first import from two threads at once would wait for itself
-            import dvc.stage.cache
-            import dvc.stage.run
-            import dvc.stage.serialize  # noqa: F401
+            self._repo = Repo(_wait_for_lock=True)
+            with self._owned():
+                index = self._read_index()
+                self._stages: dict[str, DvcStage] = {stage.addressing: stage for stage in index.stages}
+                self._graph = get_active_graph(index.graph)
         except DvcException as error:
-            raise UserError(" ".join(str(error).split())) from None
-        self.one_at_a_time = threading.RLock()  # DVC's objects are not made for threads
-        self.stages: dict[str, Any] = {}
-        self.order: list[str] = []  # of the stages in dvc.lock
+            raise UserError(one_line(error)) from None
+        self._ignored: dict[Path, dict[str, int]] = {}  # the lines that this run added to each .gitignore, by stage
+        self._main = os.path.join(self._repo.root_dir, PROJECT_FILE)
 
-    def plan(self, targets: list[str], order_before: list[str]) -> list[Stage]:
-        """Return the stages that `dvc repro TARGET ...` would visit, in its order; all without targets.
+    def _read_index(self) -> Index:
+        """Read dvc.yaml and dvc.lock; a damaged dvc.lock goes."""
+        try:
+            return self._repo.index
+        except DvcException:
+            try:
+                Lockfile(self._repo, str(LOCK)).load()
+            except DvcException:  # cut short by a kill, or in conflict
+                print(f"{LOCK} was damaged and is made again; what it named comes back from DVC's cache")
+                LOCK.unlink()
+                self._repo._reset()
+                return self._repo.index
+            raise
 
-        order_before: of the stages that dvc.lock held when the work began that is now done or continued.
+    def plan(self, targets: list[str]) -> list[Stage]:
+        """Return the stages that `dvc repro TARGET ...` would visit, in its order; all of dvc.yaml without targets.
+
         A target is a stage (train@cnn) or a group of them (train). Raises UserError.
         """
-        from dvc.exceptions import DvcException
-        from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-
-        try:
-            graph = get_active_graph(self.repo.index.graph)
-            names = [stage.addressing for stage in self.repo.index.stages]
-            known = names + sorted({name.partition("@")[0] for name in names if "@" in name})
-            for target in targets:
-                if target not in known:
-                    close = difflib.get_close_matches(target, known, 1)
-                    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-                    raise UserError(f"{target!r} is not a stage of dvc.yaml; {hint}")
-            stages = plan_repro(graph, collect_stages(self.repo, targets or ["dvc.yaml"]))
-            changed = self.repo.status()
-        except DvcException as error:
-            raise UserError(" ".join(str(error).split())) from None
-        self.stages = {stage.addressing: stage for stage in stages}
-        self.order = [*order_before, *(stage.name for stage in stages if hasattr(stage, "name"))]
+        wanted = [stage for name in targets for stage in self._named(name)]
+        wanted = wanted or [stage for stage in self._stages.values() if stage.path == self._main]
+        with self._owned():
+            try:
+                order = plan_repro(self._graph, list(dict.fromkeys(wanted)))
+                changed = {stage.addressing for stage in order if stage.changed()}
+                self._lock = Lock([stage.addressing for stage in order if self._in_main_lock(stage)])
+            except DvcException as error:
+                raise UserError(one_line(error)) from None
+        self._seconds = recorded_seconds()
+        self._upstream = {stage.addressing: [each.addressing for each in self._graph.successors(stage)] for stage in order}
+        urgency = longest_paths(self._upstream, self._seconds)
         return [
-            Stage(name, [above.addressing for above in graph.successors(s)], name in changed, dict(s.meta or {}))
-            for name, s in self.stages.items()
+            Stage(name, upstream, name in changed, urgency[name], check_meta(name, self._stages[name].meta))
+            for name, upstream in self._upstream.items()
         ]
 
-    def reproduce(self, name: str, run: Run) -> str:
-        """Bring one stage up to date: leave it, restore it from DVC's cache or run its command; return which.
+    def _named(self, target: str) -> list[DvcStage]:
+        """Return the stage, or those of the group. Raises UserError."""
+        groups = sorted({name.partition("@")[0] for name in self._stages if "@" in name})
+        if target in self._stages:
+            return [self._stages[target]]
+        if target in groups:
+            return [stage for name, stage in self._stages.items() if name.startswith(f"{target}@")]
+        known = [*self._stages, *groups]
+        close = difflib.get_close_matches(target, known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        raise UserError(f"{target!r} is not a stage of dvc.yaml; {hint}")
 
-        Raises DvcException where DVC cannot go on, CommandFailed where the command fails.
+    def files_in_git(self) -> dict[str, bool]:
+        """Return the outputs that DVC leaves to git, and of each whether it is a metric."""
+        return {str(out): bool(out.metric) for stage in self._stages.values() for out in stage.outs if not out.use_cache}
+
+    def reproduce(self, name: str, execute: Execute) -> str:
+        """Let DVC bring one stage up to date; return which of UNCHANGED, RESTORED and RAN.
+
+        Raises what `execute` raises, DvcException and OSError.
         """
-        from dvc.stage.run import _enforce_cmd_list, prepare_kwargs
+        stage, seconds = self._stages[name], []
 
-        stage = self.stages[name]
-        with self.paths_held(stage):
-            with self.locked():
-                if stage.frozen or stage.is_import or not stage.cmd:
-                    done = stage.reproduce()
-                    return self._keep(stage, RAN) if done else UNCHANGED
-                if not stage.changed():
-                    return UNCHANGED
-                stage.remove_outs(ignore_remove=False, force=False)
-                if self._restore(stage):
-                    return self._finish(stage, RESTORED)
+        def run_stage(*_, **__) -> None:  # dvc.stage.run.run_stage, but for who runs the commands
+            try:
+                self._repo.stage_cache.restore(stage)
+            except RunCacheNotFoundError:
                 stage.save_deps()
-                where = prepare_kwargs(stage)
-            for command in _enforce_cmd_list(stage.cmd):
-                if status := run(command, {"cwd": where["cwd"], "env": where["env"]}):
-                    raise CommandFailed(status)
-            with self.locked():
-                return self._finish(stage, RAN)
+                seconds.append(self._run(stage, execute))
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold DVC's lock of the repository, which it too gives up while a command runs."""
-        with self.one_at_a_time, self.repo.lock:
-            yield
+        with self._owned(), self._reading(stage), self._repo.scm_context(quiet=True) as context:
+            stage._run_stage = run_stage
+            if stage.reproduce() is None:
+                return UNCHANGED
+            self._sort_ignored(name, context.ignored_paths)
+            if self._in_main_lock(stage):
+                self._lock.add(stage)
+            else:
+                stage.dump(update_pipeline=False)
+            if seconds:
+                self._seconds[name] = seconds[0]
+            if time.monotonic() - self._written > WRITE_EVERY:
+                self._write()
+        return RAN if seconds else RESTORED
 
-    @contextmanager
-    def paths_held(self, stage: Any) -> Iterator[None]:
-        """Tell other DVC processes that what the stage reads and writes is in use, as DVC does."""
-        from dvc.rwlock import rwlock
-
-        read, write = ([str(item.fs_path) for item in items if item.fs_path] for items in (stage.deps, stage.outs))
-        held = rwlock(self.repo.tmp_dir, self.repo.fs, " ".join(sys.argv), read, write, False)
-        with self.one_at_a_time:
-            held.__enter__()
+    def _run(self, stage: DvcStage, execute: Execute) -> float:
+        """Run the stage's commands one after the other as DVC does, while others may use DVC."""
+        settings = prepare_kwargs(stage)
+        commands = stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines()
+        self._repo._reset()
+        self._repo.lock.unlock()
+        self._mutex.release()
         try:
-            yield
+            return sum(execute(command, settings["cwd"], settings["env"]) for command in commands)
         finally:
-            with self.one_at_a_time:
-                held.__exit__(None, None, None)
+            self._mutex.acquire()
+            self._repo.lock.lock()
 
-    def _restore(self, stage: Any) -> bool:
-        from dvc.stage.cache import RunCacheNotFoundError
+    def _sort_ignored(self, name: str, added: list[str]) -> None:
+        """Bring what this run adds to a .gitignore into the order of `dvc repro`: it may lie in a dependency."""
+        for path in added:
+            gitignore = Path(path).with_name(".gitignore")
+            text = gitignore.read_text(encoding="utf-8")
+            rank = self._ignored.setdefault(gitignore, {})
+            rank[f"/{Path(path).name}"] = list(self._upstream).index(name)
+            in_order = sorted(text.splitlines(keepends=True), key=lambda line: rank.get(line.rstrip("\n"), -1))
+            if (new := "".join(in_order)) != text:
+                gitignore.write_text(new, encoding="utf-8")
 
-        try:
-            self.repo.stage_cache.restore(stage)
-        except RunCacheNotFoundError:
-            return False
-        return True
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Use DVC alone: no other thread here, no other process."""
+        with self._mutex, self._repo.lock:
+            yield
+            self._repo._reset()  # what it knows of files is old when others have had their turn
 
-    def _finish(self, stage: Any, how: str) -> str:
-        """Hash what the stage read and wrote, move the latter into the cache, and note both in dvc.lock."""
-        uncached = any(not out.use_cache for out in stage.outs if not (out.is_metric or out.is_plot))
-        stage.save(run_cache=not uncached)
-        stage.commit()
-        return self._keep(stage, how)
+    @contextmanager
+    def _reading(self, stage: DvcStage) -> Iterator[None]:
+        """Hold DVC's path lock on what the stage reads, in the stage's own name.
 
-    def _keep(self, stage: Any, how: str) -> str:
-        from dvc.stage import PipelineStage
-        from dvc.stage.serialize import to_lockfile
+        DVC's own lock is in this process's name, and gone with the first of several stages that read the same.
+        """
+        paths = [dep.fs_path for dep in stage.deps if dep.protocol == "local"]
+        hardlink = self._repo.config["core"].get("hardlink_lock", False)
+        with rwlock(self._repo.tmp_dir, self._repo.fs, f"{' '.join(sys.argv)} ({stage.addressing})", paths, [], hardlink):
+            yield
 
-        if not isinstance(stage, PipelineStage):  # a .dvc file
-            stage.dump(update_pipeline=False)
-            return how
-        path = Path(stage.dvcfile._lockfile.path)
-        texts = {key: lockfile.dump(key, entry) for key, entry in to_lockfile(stage).items()}
-        lockfile.write(path, texts, self.order)
-        self.repo.scm_context.track_file(str(path))
-        return how
+    def _in_main_lock(self, stage: DvcStage) -> bool:
+        """Whether dvc.lock holds it: not a .dvc file, nor a dvc.yaml of another folder."""
+        return isinstance(stage, PipelineStage) and stage.path == self._main
 
-    def sort_lock(self) -> None:
-        """Bring the stages of dvc.lock into the order in which DVC alone would have written them."""
-        path = Path(self.repo.root_dir, "dvc.lock")
-        _, entries = lockfile.load(path)
-        ranked = [name for name in dict.fromkeys(self.order) if name in entries]
-        if [*dict.fromkeys([*ranked, *entries])] != [*entries]:
-            with self.locked():
-                lockfile.write(path, {}, self.order)
+    def write(self) -> None:
+        """Write dvc.lock and what stages took, where there is something new."""
+        if self._lock.pending:
+            with self._owned():
+                self._write()
 
-    def locked_stages(self) -> list[str]:
-        """Return the stages of dvc.lock in its order."""
-        return list(lockfile.load(Path(self.repo.root_dir, "dvc.lock"))[1])
+    def _write(self) -> None:
+        with self._repo.scm_context(quiet=True) as context:
+            if self._lock.write():
+                context.track_file(str(LOCK))
+        record_seconds(self._seconds)
+        self._written = time.monotonic()
 
-    def _mend_lock(self) -> None:
-        from dvc.dvcfile import Lockfile
-        from dvc.exceptions import DvcException
+    def complete(self) -> None:
+        """Note that the run has done all it was asked for."""
+        ORDER.unlink(missing_ok=True)
 
-        path = Path(self.repo.root_dir, "dvc.lock")
-        try:
-            Lockfile(self.repo, str(path)).load()
-        except DvcException:  # cut short by a kill, or in conflict
-            print("dvc.lock was damaged and is made again; what it named comes back from DVC's cache")
-            path.unlink()
+    def close(self) -> None:
+        self._repo.close()
 
 
-class CommandFailed(Exception):
-    """A stage's command ended with a status that is not 0."""
-
-    def __init__(self, status: int):
-        super().__init__(f"exit status {status}")
+def one_line(error: BaseException) -> str:
+    """Return what DVC says, and why where it says so elsewhere."""
+    return " ".join(": ".join(str(part) for part in (error, error.__cause__) if part).split())

@@ -156,16 +156,21 @@ def test_a_damaged_data_file_fails_in_one_line_and_the_next_run_mends_it(by_dvc)
 
 
 EDIT = """
-import sys, time
+import sys
 sys.argv = ["genai", "prepare", "diabetes"]
 from genai import __main__ as command
-import genai.data.diabetes as source
-prepare = source.prepare
-def slow(config, folder):
-    prepare(config, folder)
-    with open(source.__file__, "a") as file:
-        file.write("# edited\\n")
-source.prepare = slow
+from genai.commands import prepare
+load_file = prepare.load_file
+def edited_later(*names):
+    source = load_file(*names)
+    write = source.prepare
+    def slow(config, folder):
+        write(config, folder)
+        with open(source.__file__, "a") as file:
+            file.write("# edited\\n")
+    source.prepare = slow
+    return source
+prepare.load_file = edited_later
 sys.exit(command.main())
 """
 

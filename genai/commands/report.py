@@ -147,8 +147,8 @@ def draw_weights(name: str, folder: Path) -> None:
     config = json.loads((Path("models") / name / "config.json").read_text())
     shape = tuple(config["description"]["shape"])
     for key, array in weights.items():
-        if array.ndim == 2 and array.shape[1] == np.prod(shape) and len(shape) == 3 and len(array) <= 64:
-            images = array.reshape(-1, *shape)  # a row of weights is an image: a centroid, a class's template
+        if array.ndim == 2 and key.endswith("_") and array.shape[1] == np.prod(shape) and len(shape) == 3:
+            images = array.reshape(-1, *shape)  # of a fitted model: a row is an image, a centroid, a class's template
         elif array.ndim == 4 and array.shape[1] == shape[0] and array.shape[2] > 1 and "running" not in key:
             images = array  # the filters that look at the pixels
         else:

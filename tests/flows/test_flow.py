@@ -1,6 +1,5 @@
 """The flow over a DVC project of shell commands: what it runs, what it leaves, and how it ends."""
 
-import json
 import os
 import shutil
 import signal
@@ -14,10 +13,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from flows import UserError
 from flows import pipeline as flow
-from flows.plan import longest_paths, plan
-from flows.process import lines, tethered
-from genai.core.config import UserError
+from flows.plan import check_meta, longest_paths
+from flows.process import Tethered, lines
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # in Prefect's server
@@ -42,7 +41,7 @@ stages:
     foreach: ${experiments}
     do:
       cmd: >-
-        echo "start ${key} ${item.train.threads}" >> trace; printf ' 50%%|#####     |\\r';
+        echo "start ${key} ${item.train.threads}" >> trace; printf ' 50%%|#####     | 30/60 [00:10<00:10]\\r';
         if [ -e slow-${key} ]; then touch sleeping; sleep 60; fi;
         if [ -e together ]; then timeout 30 sh -c 'until [ $(grep -c start trace) -ge 3 ]; do sleep 0.1; done' || exit 1; fi;
         if [ -e fail-${key} ]; then echo "no luck with ${key}" >&2; exit 3; fi;
@@ -51,6 +50,7 @@ stages:
       deps: [data]
       params: ["experiments.${key}"]
       outs: ["models/${key}"]
+      meta: {threads: "${item.train.threads}"}
   evaluate:
     foreach: ${experiments}
     do:
@@ -61,10 +61,10 @@ stages:
     cmd: cat metrics/* > report.txt
     deps: [metrics]
     outs: [report.txt]
+    meta: {show: shown, print: report.txt}
 """
 STAGES = ["prepare", "train@a", "train@b", "train@c", "evaluate@a", "evaluate@b", "evaluate@c", "report"]
-# Stands before the package, whose `check` and `track` want real experiments; all else comes from there.
-PACKAGE = f"__path__.append({str(ROOT / 'genai')!r})\n"
+# In the place of genai: what the flow runs of it
 COMMANDS = """\
 import sys
 from pathlib import Path
@@ -105,7 +105,7 @@ def template(tmp_path_factory):
     (folder / "dvc.yaml").write_text(DAG)
     (folder / "raw").write_text("raw\n")
     (folder / "genai").mkdir()
-    (folder / "genai/__init__.py").write_text(PACKAGE)
+    (folder / "genai/__init__.py").touch()
     (folder / "genai/__main__.py").write_text(COMMANDS)
     return folder
 
@@ -145,11 +145,12 @@ def here(tmp_path, monkeypatch, api):
     return copy
 
 
-def dvc(folder: Path, *arguments: str) -> None:
+def dvc(folder: Path, *arguments: str) -> str:
+    """Run DVC in a folder; return what it prints."""
     command = [sys.executable, "-m", "dvc", *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | PLAIN | {"PATH": path, "DVC_SITE_CACHE_DIR": str(folder / ".dvc/tmp/site")}
-    subprocess.run(command, cwd=folder, check=True, env=environment)
+    return subprocess.run(command, cwd=folder, check=True, env=environment, capture_output=True, text=True).stdout
 
 
 def repro(folder: Path) -> bytes:
@@ -255,33 +256,27 @@ def test_its_lock_is_that_of_dvc_repro_after_changes(done, tmp_path):
 
 def test_a_run_with_nothing_to_do_starts_no_stage(done, monkeypatch):
     lock = Path("dvc.lock").stat()
-    Path(".work").mkdir()
+    flow.TRACKED.parent.mkdir(parents=True)
     flow.TRACKED.touch()
-    monkeypatch.setattr("flows.stages.DVC", ["false"])
+    monkeypatch.setattr("flows.project.Project.reproduce", lambda *_: pytest.fail("a stage was started"))
     assert flow.run([]) == 0
     assert last_run().tasks == dict.fromkeys(STAGES, "Cached")
     assert (Path("dvc.lock").stat().st_mtime_ns, Path("dvc.lock").stat().st_ino) == (lock.st_mtime_ns, lock.st_ino)
     assert not Path("released").exists()
 
 
-def test_the_leaderboard_and_the_samples_are_shown(done, capsys):
-    for folder in ("reports", "samples/text_diffusion", "samples/image_diffusion"):
-        Path(folder).mkdir(parents=True)
-    rows = [{"experiment": "cnn", "accuracy": 0.99}]
-    Path("reports/leaderboard.json").write_text(json.dumps(rows))
-    Path("reports/leaderboard.md").write_text("| cnn | 0.99 |\n")
-    Path("samples/text_diffusion/samples.md").write_text("# text_diffusion\n")
-    sample = {"prompt": None, "text": "The  generated\nsentence."}
-    Path("samples/text_diffusion/samples.json").write_text(json.dumps([sample]))
-    Path("samples/image_diffusion/grid.png").write_bytes(b"png")
+def test_what_a_stage_names_is_shown_and_printed(done, capsys):
+    Path("shown/folder").mkdir(parents=True)
+    Path("shown/table.md").write_text("| cnn | 0.99 |\n")
+    Path("shown/folder/grid.png").write_bytes(b"png")
+    Path("shown/other.txt").write_text("neither\n")
+    assert flow.run(["train"]) == 0  # without the stage that names them
+    assert capsys.readouterr().out == "" and artifacts() == {}
     assert flow.run([]) == 0
-    printed = capsys.readouterr().out
-    for part in ("| cnn | 0.99 |", "The generated sentence.", "samples/image_diffusion/grid.png", "make ui"):
-        assert part in printed
-    shown = artifacts()
-    assert json.loads(shown["leaderboard"].data) == rows
-    assert shown["samples-text-diffusion"].data == "# text_diffusion\n"
-    assert shown["samples-image-diffusion"].data == "![samples/image_diffusion/grid.png](data:image/png;base64,cG5n)"
+    assert capsys.readouterr().out.endswith("\n2\n2\n2\n")  # report.txt
+    (shown,) = artifacts().values()
+    assert shown.key == "report"
+    assert shown.data == "![shown/folder/grid.png](data:image/png;base64,cG5n)\n\n| cnn | 0.99 |\n"
 
 
 def test_a_failed_stage_costs_its_descendants_only_and_the_next_run_does_what_is_missing(project, finished, capsys):
@@ -308,23 +303,30 @@ def test_stages_share_the_cores_and_never_exceed_them(project, monkeypatch):
     events = [line.split() for line in Path("trace").read_text().splitlines()]
     occupied = list(accumulate(int(threads) if what == "start" else -int(threads) for what, _, threads in events))
     assert max(occupied) == 2 and len(events) == 6
-    assert events[0][:2] == ["start", "c"]  # the last of params.yaml is the largest
+    assert events[0][:2] == ["start", "c"]  # the last of dvc.yaml is taken for the largest
 
 
 def test_stages_fit_side_by_side(project, monkeypatch):
     Path("params.yaml").write_text(PARAMS.replace("threads: 2", "threads: 1"))
     Path("together").touch()
-    Path(".work/a").mkdir(parents=True)
-    Path(".work/a/progress.json").write_text(json.dumps({"step": 5, "steps": 10, "seconds_left": 60.0}))
     monkeypatch.setattr(flow, "cores", lambda: 3)
+    monkeypatch.setattr("flows.stages.Command.done", lambda self: None)
     assert flow.run(["train"]) == 0
-    assert (artifacts()["progress-a"].data, artifacts()["progress-a"].description) == (100, "train@a: done")
+    shown = artifacts()["progress-train-a"]
+    assert (shown.data, shown.description) == (50, "train@a: 30/60 [00:10<00:10]")
 
 
-def test_a_stage_is_run_with_what_it_depends_on(done):
-    assert [stage.name for stage in plan(["evaluate@c"])] == ["prepare", "train@c", "evaluate@c"]
+def test_the_progress_of_a_stage_that_is_done_is_all(project):
+    assert flow.run(["train@a"]) == 0
+    shown = artifacts()["progress-train-a"]
+    assert (shown.data, shown.description) == (100, "train@a: done")
+
+
+def test_a_stage_is_run_with_what_it_depends_on(done, capsys):
+    assert flow.run(["evaluate@c"]) == 0
+    assert set(last_run().tasks) == {"prepare", "train@c", "evaluate@c"}
     with pytest.raises(UserError, match="'evalute@c' is not a stage of dvc.yaml; did you mean evaluate@c?"):
-        plan(["evalute@c"])
+        flow.run(["evalute@c"])
 
 
 def test_a_damaged_lock_is_made_again_from_the_cache(done, capsys):
@@ -385,6 +387,7 @@ def test_after_kill_nothing_is_left_and_the_next_run_completes(done, tmp_path):
     assert wait_for(Path("sleeping").exists, 90), run.communicate()
     time.sleep(1.5)  # the server writes the tasks' states down once a second
     run.kill()
+    run.wait()
     assert wait_for(lambda: processes_in(done) == [], 5), processes_in(done)
 
     Path("slow-a").unlink()
@@ -403,21 +406,31 @@ def test_after_kill_nothing_is_left_and_the_next_run_completes(done, tmp_path):
     assert not {state for _, state in tasks} & {"Running", "Pending"}
 
 
-def test_a_process_ends_when_the_pipe_closes_even_one_that_ignores_it(tmp_path):
+def test_a_process_ends_when_it_is_let_go_even_one_that_ignores_it(tmp_path):
     script = "trap '' TERM; sleep 60 & echo ready; wait; sleep 60"
-    with open(tmp_path / "lock", "w") as keep, tethered(["/bin/sh", "-c", script], keep.fileno()) as process:
+    with open(tmp_path / "lock", "w") as keep, Tethered(["/bin/sh", "-c", script], keep.fileno()) as process:
         assert process.stdout.readline() == b"ready\n"
         began = time.monotonic()
-        process.stdin.close()
-        assert process.wait(timeout=4) == -signal.SIGKILL
-        assert time.monotonic() - began > 1  # it had its time to write a checkpoint
+        process.let_go()
+        assert process.wait() == -signal.SIGKILL
+        assert 1 < time.monotonic() - began < 4  # it had its time to write a checkpoint
 
 
 def test_what_a_stage_leaves_behind_ends_with_it(tmp_path):
     script = "sleep 60 >/dev/null 2>&1 & echo $!"
-    with open(tmp_path / "lock", "w") as keep, tethered(["/bin/sh", "-c", script], keep.fileno()) as process:
+    with open(tmp_path / "lock", "w") as keep, Tethered(["/bin/sh", "-c", script], keep.fileno()) as process:
         left = int(process.stdout.readline())
+        assert process.wait() == 0
+        assert psutil.pid_exists(left)
     assert wait_for(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie", 2)
+
+
+def test_the_cpu_seconds_of_a_process_are_those_of_its_tree(tmp_path):
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    command = ["/bin/sh", "-c", f"{sys.executable} -c '{burn}'; true"]
+    with open(tmp_path / "lock", "w") as keep, Tethered(command, keep.fileno()) as process:
+        assert process.wait() == 0
+    assert 0.5 <= process.cpu_seconds < 1.5
 
 
 def test_progress_bars_are_told_from_lines(tmp_path):
@@ -433,17 +446,15 @@ def test_progress_bars_are_told_from_lines(tmp_path):
         ]
 
 
-def test_the_longest_path_is_the_most_urgent(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_longest_path_is_the_most_urgent():
     upstream = {"prepare@x": [], "train@a": ["prepare@x"], "train@b": ["prepare@x"], "report": ["train@a", "train@b"]}
-    guess = longest_paths(upstream, ["a", "b"])
-    assert guess["prepare@x"] > guess["train@b"] > guess["train@a"] > guess["report"] > 0
-    Path(".work/a").mkdir(parents=True)
-    Path(".work/a/train.json").write_text(json.dumps({"cpu_seconds": 500.0}))
-    assert longest_paths(upstream, ["a", "b"]) == {"report": 1, "train@b": 21, "train@a": 501, "prepare@x": 502}
+    guess = longest_paths(upstream, {})
+    assert guess == {"report": 1, "train@a": 2, "train@b": 3, "prepare@x": 4}
+    took = longest_paths(upstream, {"train@a": 500.0, "report": 2.0})
+    assert took == {"report": 2, "train@a": 502, "train@b": 504, "prepare@x": 505}  # b may take as long as a did
 
 
-def test_importing_the_flow_loads_neither_torch_nor_mlflow():
-    code = "import sys, flows.pipeline, flows.stages; print({'torch', 'mlflow'} & set(sys.modules))"
+def test_importing_the_flow_loads_nothing_of_genai_nor_torch_nor_mlflow():
+    code = "import sys, flows.pipeline, flows.stages; print({'torch', 'mlflow', 'genai'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

@@ -1,0 +1,86 @@
+"""What runs when: the stages that are to be brought up to date, and which of them are the most urgent."""
+
+import json
+import os
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows import STATE, UserError
+
+SECONDS = STATE / "cpu_seconds.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml, as the flow needs to know it."""
+
+    name: str  # such as train@cnn
+    upstream: list[str]  # the stages whose outputs it reads
+    changed: bool  # code, parameters, data or outputs are not those of dvc.lock
+    urgency: float = 0.0  # CPU-seconds from its start to the end of the longest path that begins with it
+    meta: dict[str, Any] = field(default_factory=dict)  # of dvc.yaml: threads, show, print
+
+    @property
+    def threads(self) -> int:
+        """Cores that it occupies."""
+        return self.meta.get("threads", 1)
+
+
+def check_meta(name: str, meta: Any) -> dict[str, Any]:
+    """Return what dvc.yaml says of a stage for the flow. Raises UserError."""
+    meta = {} if meta is None else meta
+    if not isinstance(meta, dict):
+        raise UserError(f"dvc.yaml: {name}: meta is {meta!r}; it is a map of threads, show and print")
+    threads = meta.get("threads", 1)
+    if type(threads) is not int or threads < 1:
+        raise UserError(f"dvc.yaml: {name}: meta.threads is {threads!r}; it is a whole number from 1")
+    for key in ("show", "print"):
+        if not isinstance(meta.get(key, ""), str):
+            raise UserError(f"dvc.yaml: {name}: meta.{key} is {meta[key]!r}; it is a path")
+    return meta
+
+
+def longest_paths(upstream: dict[str, list[str]], seconds: dict[str, float]) -> dict[str, float]:
+    """Return for each stage the CPU-seconds from its start to the end of the longest path below it.
+
+    upstream: in an order in which stages come after those that they depend on. seconds: what stages took last time.
+    """
+    expected = guess(list(upstream), seconds) | seconds
+    urgency: dict[str, float] = {}
+    below = dict.fromkeys(upstream, 0.0)
+    for name in reversed(upstream):
+        urgency[name] = below[name] + expected[name]
+        for above in upstream[name]:
+            below[above] = max(below[above], urgency[name])
+    return urgency
+
+
+def guess(names: list[str], seconds: dict[str, float]) -> dict[str, float]:
+    """Return what the stages may take: as long as the longest of their group, the later of a group the longer."""
+    longest: dict[str, float] = defaultdict(float)
+    for name, took in seconds.items():
+        group = name.partition("@")[0]
+        longest[group] = max(longest[group], took)
+    count: dict[str, int] = defaultdict(int)
+    guessed = {}
+    for name in names:
+        group = name.partition("@")[0]
+        count[group] += 1
+        guessed[name] = longest[group] + count[group]
+    return guessed
+
+
+def recorded_seconds() -> dict[str, float]:
+    """Return the CPU-seconds that each stage's processes took when it last ran."""
+    with suppress(FileNotFoundError, ValueError):
+        return json.loads(SECONDS.read_text())
+    return {}
+
+
+def record_seconds(seconds: dict[str, float]) -> None:
+    """Write them down, atomically."""
+    temporary = SECONDS.with_name(f".{SECONDS.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(seconds))
+    os.replace(temporary, SECONDS)
