@@ -103,8 +103,8 @@ class Dataset:
         if split not in self.encoded:
             text = self.text(split)
             encoding = self.tokenizer.encode(text)
-            begins, ends = np.array(encoding.offsets or [(0, 0)], dtype=np.int64).T
-            offsets = np.concatenate([np.maximum(begins, np.concatenate([[0], ends[:-1]])), [len(text)]])
+            begins, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
+            offsets = np.append(np.maximum(begins, np.append(0, ends)[:-1]), len(text))
             self.encoded[split] = np.array(encoding.ids, dtype=np.int64), offsets
         return self.encoded[split]
 

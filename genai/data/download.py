@@ -59,7 +59,7 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
 
 
 def mirror() -> Path | None:
-    """Return the folder that GENAI_DATA_MIRROR names; None where it names none. Raises UserError where it is not one."""
+    """Return the folder that GENAI_DATA_MIRROR names, None where it is unset. Raises UserError where it is no folder."""
     folder = os.environ.get(MIRROR)
     if folder and not Path(folder).is_dir():
         raise UserError(f"{MIRROR}: {folder!r} should be a folder")

@@ -20,7 +20,7 @@ class Config(Strict):
 
 
 def validate(where: str, splits: dict[str, tuple[np.ndarray, np.ndarray]], n_classes: int) -> None:
-    """Raise UserError unless each split holds finite x (N, C, H, W) in [0, 1] of one shape, and y (N,) of every class."""
+    """Raise UserError unless each split holds x (N, C, H, W) in [0, 1] of one shape, and y (N,) of every class."""
     shape = splits["train"][0].shape[1:]
     for split, (x, y) in splits.items():
         at = f"{where}: {split}"
@@ -52,7 +52,7 @@ def without_duplicates(splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict
 def write(
     directory: Path, title: str, splits: dict[str, tuple[np.ndarray, np.ndarray]], classes: list[str], about: str
 ) -> None:
-    """Validate and write the splits, each x (N, C, H, W) in [0, 1] and y (N,), with description and card. Raises UserError."""
+    """Validate and write the splits, each x (N, C, H, W) in [0, 1] and y (N,), and the card. Raises UserError."""
     validate(title, splits, len(classes))
     kept = without_duplicates(splits)
     for split, (x, y) in kept.items():
@@ -80,8 +80,8 @@ those of train have mean {x.mean(dtype=np.float64):.4f} and standard deviation {
 {chr(10).join(rows)}
 | all | {sizes} |
 
-Checked: shapes, pixel range, every class in every split, no image in two splits. For the last,
-{dropped["train"]} images were dropped from train and {dropped["validation"]} from validation: a later split had them too.
+Checked: shapes, pixel range, every class in every split, no image in two splits. For the last, {dropped["train"]} images
+were dropped from train and {dropped["validation"]} from validation: a later split had them too.
 """,
     )
 

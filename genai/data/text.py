@@ -1,4 +1,4 @@
-"""What every text source does with its documents: normalise, split by document, drop what training would copy, learn a tokenizer."""
+"""What every text source does with its documents: normalise, deal to splits, drop near-copies, learn a tokenizer."""
 
 import os
 import re
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from genai.core.config import Fraction, Seed, Strict, UserError
+from genai.core.config import Seed, Share, Strict, UserError
 from genai.core.dataset import SPLITS, Description, write_json, write_text
 
 LONGEST = 2500  # characters, about a printed page: no paragraph is longer
@@ -25,15 +25,9 @@ class TextConfig(Strict):
         description="tokens of the byte-level BPE: the 256 bytes and merges of them"
     )
     window: Annotated[int, Field(ge=2)] = Field(description="tokens in an example")
-    validation: Fraction = Field(0.05, description="share of the characters, in whole documents")
-    test: Fraction = Field(0.05, description="share of the characters, in whole documents")
+    validation: Share = Field(0.05, description="share of the characters, in whole documents")
+    test: Share = Field(0.05, description="share of the characters, in whole documents")
     seed: Seed = Field(0, description="of the documents' assignment to splits")
-
-    @model_validator(mode="after")
-    def _some_for_training(self) -> "TextConfig":
-        if self.validation + self.test >= 1:
-            raise ValueError(f"validation {self.validation} and test {self.test} should leave something for training")
-        return self
 
 
 def normalise(text: str) -> str:
@@ -70,8 +64,7 @@ def sections(text: str, config: TextConfig) -> list[str]:
     Of SECTION characters, or of a quarter of the smaller split where that is less, so that a split holds several.
     """
     text = normalise(text)
-    share = min(s for s in (config.validation, config.test, 1.0) if s > 0)
-    size = min(SECTION, max(LONGEST, int(share * len(text) / 4)))
+    size = min(SECTION, max(LONGEST, int(min(config.validation, config.test) * len(text) / 4)))
     found, length = [""], 0
     for paragraph in paragraphs(text):
         if length >= size:
@@ -116,10 +109,10 @@ def grams(text: str, n: int) -> Iterable[tuple[str, ...]]:
 
 
 def without_copies(documents: dict[str, list[list[str]]]) -> dict[str, list[list[str]]]:
-    """Return the documents of each split, lists of paragraphs, without those that stand there or in a later split before.
+    """Return the documents of each split, lists of paragraphs, without copies and near-copies.
 
-    A paragraph is dropped where its words have been seen in its own split, and from validation where it shares
-    NEAR words in a row with test, from training where it does so with either: what is measured is then
+    A paragraph is dropped where it stood in its split before or stands in a later one, from validation also where it
+    shares NEAR words in a row with test, from training where it does so with either: what is measured is then
     what a model makes of text that it has not read. Exact sets of word runs do it in seconds for a corpus of some
     millions of characters, and miss nothing; MinHash (`datasketch`) estimates the likeness of whole paragraphs,
     for corpora that do not fit into memory.
@@ -140,13 +133,13 @@ def without_copies(documents: dict[str, list[list[str]]]) -> dict[str, list[list
     return {split: [document for document in kept[split] if document] for split in SPLITS}
 
 
-def overlap(text: str, train: str) -> tuple[float, float]:
-    """Return how much of a text stands in the training text too.
+def overlap(text: str, other: str) -> tuple[float, float]:
+    """Return how much of a text stands in another text, `other`, too.
 
     First the share of its paragraphs of NEAR words or more of which NEAR in a row do, then the share of its words that
     lie in a run of VERBATIM words that does.
     """
-    near, verbatim = set(grams(train, NEAR)), set(grams(train, VERBATIM))
+    near, verbatim = set(grams(other, NEAR)), set(grams(other, VERBATIM))
     long = [p for p in text.split("\n\n") if len(words(p)) >= NEAR]
     shared = sum(not near.isdisjoint(grams(p, NEAR)) for p in long)
     copied = np.zeros(len(words(text)), dtype=bool)
@@ -197,7 +190,10 @@ def write(documents: list[str], config: TextConfig, directory: Path, card: str) 
     after = without_copies(before)
     if empty := [split for split in SPLITS if not after[split]]:
         total = sum(map(len, documents))
-        raise UserError(f"{at}: {len(documents)} documents of {total} characters leave none for {empty[0]}")
+        raise UserError(
+            f"{at}: {len(documents)} documents of {total} characters leave none for the {empty[0]} split; "
+            "give more or shorter documents, or it a larger share"
+        )
     splits = {split: join(after[split]) for split in SPLITS}
     tokenizer = learn_tokenizer(splits["train"], config.vocabulary_size)
     counts = {}
@@ -217,9 +213,9 @@ def write(documents: list[str], config: TextConfig, directory: Path, card: str) 
         for split in SPLITS
     ]
     left = []
-    for split in SPLITS[1:]:
-        shares = [f"{share:.1%}" for texts in (raw, splits) for share in overlap(texts[split], texts["train"])]
-        left.append(f"| {split} | {shares[0]} | {shares[2]} | {shares[1]} | {shares[3]} |")
+    for split, other in (("validation", "train"), ("test", "train"), ("validation", "test")):
+        shares = [f"{share:.2%}" for texts in (raw, splits) for share in overlap(texts[split], texts[other])]
+        left.append(f"| {split} | {other} | {shares[0]} | {shares[2]} | {shares[1]} | {shares[3]} |")
     write_text(
         directory / "card.md",
         f"""{card.strip()}
@@ -227,21 +223,23 @@ def write(documents: list[str], config: TextConfig, directory: Path, card: str) 
 ## Preparation
 
 Line ends are LF; there are no control characters and no blanks at the ends of lines. Whole documents are dealt to the
-splits (seed {config.seed}). Paragraphs that stood in the same split before are dropped, and so are paragraphs of training (of
-validation) that share {NEAR} words in a row with validation or test (with test).
+splits (seed {config.seed}). Paragraphs that stood in the same split before or stand in a later one are
+dropped, and so are paragraphs of training (of validation) that share {NEAR} words in a row with validation or test
+(with test).
 A byte-level BPE of {size:,} tokens was learned on the training part alone.
 
 | split | documents | characters before | characters after | tokens |
 | --- | ---: | ---: | ---: | ---: |
 {chr(10).join(rows)}
 
-## What of it stands in training too
+## What of a split stands in another too
 
-| split | paragraphs that share {NEAR} words in a row, before | after | words in runs of {VERBATIM} or more, before | after |
-| --- | ---: | ---: | ---: | ---: |
+| split | other | near, before dropping | after | verbatim, before dropping | after |
+| --- | --- | ---: | ---: | ---: | ---: |
 {chr(10).join(left)}
 
-Counted over the running text of training, so that runs across the end of a paragraph count too.
+Near: paragraphs of {NEAR} words or more of which {NEAR} in a row stand in the other split. Verbatim: words that lie in a
+run of {VERBATIM} that does. Both count over the other's running text, so that runs across the end of a paragraph count too.
 """,
     )
     description = Description(kind="text", shape=[config.window], vocabulary_size=size)

@@ -20,10 +20,10 @@ def model(order, text=TEXT, V=V):
 
 
 class ByHand:
-    """Chen and Goodman's equations, one n-gram at a time."""
+    """Chen and Goodman's equations, one n-gram at a time, of a text whose small counts give discounts above 0."""
 
-    def __init__(self, order, text):
-        self.count, self.D, self.order = {}, {}, order
+    def __init__(self, order, text, V):
+        self.count, self.D, self.order, self.V = {}, {}, order, V
         for m in range(1, order + 1):
             grams = [tuple(text[i : i + m]) for i in range(len(text) - m + 1)]
             if m == order:
@@ -33,12 +33,15 @@ class ByHand:
                 for i in range(1, len(text) - m + 1):
                     left[tuple(text[i : i + m])].add(text[i - 1])
                 self.count[m] = Counter({gram: len(before) for gram, before in left.items()})
-            self.D[m] = discounts(np.array([*self.count[m].values()]))  # which has tests of its own
+            n = Counter(self.count[m].values())
+            Y = n[1] / (n[1] + 2 * n[2])
+            self.D[m] = [0, *(c - (c + 1) * Y * n[c + 1] / n[c] for c in (1, 2, 3))]
+            assert min(self.D[m][1:]) > 0
 
     def p(self, w, h):
         h = tuple(h[max(0, len(h) - self.order + 1) :])
         m = len(h) + 1
-        lower = self.p(w, h[1:]) if h else 1 / V
+        lower = self.p(w, h[1:]) if h else 1 / self.V
         following = {gram: c for gram, c in self.count[m].items() if gram[:-1] == h}
         total = sum(following.values())
         if not total:
@@ -50,11 +53,14 @@ class ByHand:
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 def test_it_is_the_formula(order):
-    tokens = np.random.default_rng(1).integers(0, V, (20, 8))
-    tokens[:10] = np.lib.stride_tricks.sliding_window_view(TEXT, 8)[:10]
-    hand = ByHand(order, TEXT.tolist())
+    rng, V, frequency = np.random.default_rng(3), 60, 1 / np.arange(1, 61) ** 1.3  # as Zipf has it: many rare tokens
+    text = rng.choice(V, 1000, p=frequency / frequency.sum())
+    text = np.concatenate([text, text[:300]])  # so that long n-grams repeat
+    tokens = rng.integers(0, V, (20, 8))
+    tokens[:10] = np.lib.stride_tricks.sliding_window_view(text, 8)[:10]
+    hand = ByHand(order, text.tolist(), V)
     expected = [[hand.p(w, tuple(row[:t])) for t, w in enumerate(row)] for row in tokens.tolist()]
-    np.testing.assert_allclose(model(order).probability(tokens), expected, rtol=1e-12)
+    np.testing.assert_allclose(model(order, text, V).probability(tokens), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])

@@ -122,16 +122,31 @@ def text(tmp_path):
     return Dataset(tmp_path), whole
 
 
-def test_the_offsets_of_tokens_count_every_character_once(text):
-    data, whole = text
-    offsets, tokens = data.offsets("train"), data.tokens("train")
-    assert len(offsets) == len(tokens) + 1 and offsets[0] == 0 and offsets[-1] == len(whole)
-    assert (np.diff(offsets) >= 0).all() and np.diff(offsets).sum() == len(whole)
-    assert 0 in np.diff(offsets)  # of a character in several tokens, the first one's
-    for i, token in enumerate(tokens):
-        decoded = data.tokenizer.decode([token])
-        if "\ufffd" not in decoded:
-            assert whole[offsets[i] : offsets[i + 1]] == decoded
+def test_a_token_begins_at_the_character_after_those_whose_bytes_began_before_it(tmp_path):
+    """On random texts of one to four bytes a character; the tokens' bytes are what is counted."""
+    rng, alphabet = np.random.default_rng(0), list("the xnd\t\néïñΩд日本語🙂👩\u200d\u0301")
+    tokenizer = learn_tokenizer("the text the end 日本語 日本 🙂🙂 naïve é" * 3, 290)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    write_json(tmp_path / "description.json", Description(kind="text", shape=[4], vocabulary_size=290).model_dump())
+    apart = 0
+    for length in range(60):
+        whole = "".join(rng.choice(alphabet, length))
+        write_text(tmp_path / "train.txt", whole)
+        data = Dataset(tmp_path)
+        n_bytes = [
+            len(tokenizer.id_to_token(token)) for token in data.tokens("train")
+        ]  # a byte is written as one character
+        before = np.append(0, np.cumsum(n_bytes, dtype=np.int64))
+        begins = np.append(0, np.cumsum([byte & 0xC0 != 0x80 for byte in whole.encode()], dtype=np.int64))
+        np.testing.assert_array_equal(data.offsets("train"), begins[before])
+        assert data.offsets("train").dtype == np.int64 and data.offsets("train")[-1] == length
+        apart += np.count_nonzero(np.diff(data.offsets("train")) == 0)
+    assert apart > 100  # characters whose bytes stand in several tokens were among them
+
+
+def test_a_split_is_encoded_once(text):
+    data, _ = text
+    assert data.tokens("train") is data.tokens("train") and data.offsets("train") is data.offsets("train")
 
 
 def test_windows_cut_within_a_character_share_it_out_once(text):
