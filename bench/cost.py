@@ -52,7 +52,7 @@ def repeat(folder: Path) -> dict[str, float]:
     stages = {name: record for name, record in records(flow).items() if "work_cpu_seconds" in record}
     work = sum(record["work_cpu_seconds"] for record in stages.values())
     starts = sum(record["cpu_seconds"] - record["work_cpu_seconds"] for record in stages.values())
-    alone = sum(record["cpu_seconds"] for record in records(repro).values())
+    alone = sum(record["cpu_seconds"] for record in records(repro).values() if "work_cpu_seconds" in record)
     track = json.loads((flow / ".work" / "track.json").read_text())["cpu_seconds"]
     noop = {
         name: statistics.median(timed(command, repro if "dvc" in command else flow)[0] for _ in range(NOOPS))

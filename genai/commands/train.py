@@ -43,8 +43,7 @@ def main(name: str) -> None:
             models.save(folder, name, experiment, dataset.description, model, here, tokenizer)
             if hasattr(model, "loss"):
                 shutil.copyfile(this.work / "history.csv", folder / "history.csv")
-    for leftover in ("checkpoint.pt", "progress.json"):
-        (this.work / leftover).unlink(missing_ok=True)
+    (this.work / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def started(experiment: Experiment, environment: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from genai.core.config import Count, Fraction, Rate, Seed, Strict, UserError
-from genai.core.dataset import Dataset, write_json, write_text
+from genai.core.dataset import Dataset, write_text
 from genai.training.gradient_descent import checkpoint, devices
 from genai.training.gradient_descent.batches import Arrays, batches, seed_draws, seeds, tensors
 from genai.training.gradient_descent.optimizers import make_optimizers, schedule, set_rates
@@ -92,7 +92,7 @@ def descend(
 ) -> nn.Module:
     """Train and return the model to use (its moving average where `config.ema` is set), on the CPU.
 
-    work: folder of the live files: history.csv, progress.json and checkpoint.pt; its folder previews is
+    work: folder of the live files: history.csv and checkpoint.pt; its folder previews is
     emptied where a training begins anew.
     fingerprint: of all that the result depends on; a checkpoint with another one is ignored.
     on_preview: given the step and what `model.preview` drew, a few times, where the model has that method.
@@ -154,7 +154,7 @@ def descend(
         write_text(work / "history.csv", _csv(history))
         if not start:
             shutil.rmtree(work / "previews", ignore_errors=True)
-    saved_at = reported_at = time.monotonic()
+    saved_at = time.monotonic()
     with devices.Signals() as signals, tqdm(
         total=config.steps, initial=start, disable=rank > 0, mininterval=0.1 if sys.stderr.isatty() else 5,
         desc=work.name, unit="step", dynamic_ncols=sys.stderr.isatty(), ncols=None if sys.stderr.isatty() else 90,
@@ -190,12 +190,6 @@ def descend(
                     on_preview(done, _preview(result, config.seed))
                 total.zero_()
                 since = 0
-            if rank == 0 and now - reported_at > 2:
-                reported_at = now
-                left = (config.steps - done) * bar.format_dict["elapsed"] / (done - start)
-                write_json(
-                    work / "progress.json", {"step": done, "steps": config.steps, "seconds_left": round(left, 1)}
-                )
             if now - saved_at > checkpoint_seconds:
                 save(done)
                 saved_at = now
