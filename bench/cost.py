@@ -52,10 +52,6 @@ def repeat(folder: Path) -> dict[str, float]:
     stages = {name: record for name, record in records(flow).items() if "work_cpu_seconds" in record}
     work = sum(record["work_cpu_seconds"] for record in stages.values())
     starts = sum(record["cpu_seconds"] - record["work_cpu_seconds"] for record in stages.values())
-    forced = ["dvc", "repro", "--single-item", "--force", "evaluate@mean"]
-    single = statistics.median(
-        timed(forced, repro)[1] - records(repro)["evaluate@mean"]["cpu_seconds"] for _ in range(3)
-    )
     track = json.loads((flow / ".work" / "track.json").read_text())["cpu_seconds"]
     noop = {
         name: statistics.median(timed(command, repro if "dvc" in command else flow)[0] for _ in range(NOOPS))
@@ -71,9 +67,9 @@ def repeat(folder: Path) -> dict[str, float]:
         "same dvc.lock (1: byte for byte)": same,
         "work: data, training, evaluating, sampling, CPU-seconds": work,
         "machinery: stages' process starts and imports, CPU-seconds": starts,
-        "machinery: DVC, CPU-seconds (stages x one stage's)": single * len(stages),
         "machinery: tracking in MLflow, CPU-seconds": track,
-        "machinery: Prefect and the rest, CPU-seconds": flow_cpu - work - starts - single * len(stages) - track,
+        "machinery: the flow (DVC and Prefect, one process), CPU-seconds": flow_cpu - work - starts - track,
+        "machinery: the flow, CPU-seconds a stage": (flow_cpu - work - starts - track) / len(stages),
         "machinery / cold run": 1 - work / flow_cpu,
         "nothing to do: dvc repro / dvc status, wall": noop["dvc repro"] / noop["dvc status"],
         "nothing to do: flow, wall seconds": noop["flow"],

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import IO
+from typing import IO, Self
 
 # A pipe whose other end the flow holds: when it closes, by intent or by the flow's death, the whole
 # process group gets TERM (training writes a checkpoint) and two seconds later KILL.
@@ -22,7 +22,9 @@ exec "$@" </dev/null 3<&-
 class Tethered:
     """A command as a process group of its own, which ends when `let_go` is called or the flow is gone."""
 
-    def __init__(self, command: list[str], keep_open: int, cwd: str | None = None, env: Mapping[str, str] | None = None):
+    def __init__(
+        self, command: list[str], keep_open: int, cwd: str | None = None, env: Mapping[str, str] | None = None
+    ):
         """keep_open: a file descriptor that stays open until the last of the group is gone."""
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", TETHER, "sh", *command],
@@ -50,7 +52,7 @@ class Tethered:
             self.cpu_seconds = usage.ru_utime + usage.ru_stime
         return self._process.returncode
 
-    def __enter__(self) -> "Tethered":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
