@@ -2,7 +2,7 @@
 
 Makes projects of that many experiments, each trained and evaluated by a line of shell, runs the flow on one copy
 and `dvc repro` on another, and prints CPU-seconds (user + system of all processes) a stage above those of the
-stage's own command. 200 experiments take the flow about 2 minutes and `dvc repro` 10: leave it out with --no-repro.
+stage's own command. 200 experiments take the flow about 2 minutes and `dvc repro` 15: leave that out with --no-repro.
 """
 
 import argparse

@@ -12,8 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from dvc.dependency import param
 from dvc.dvcfile import PROJECT_FILE, Lockfile
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -24,6 +27,7 @@ from dvc.stage import PipelineStage
 from dvc.stage import Stage as DvcStage
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.stage.run import prepare_kwargs
+from dvc.utils.serialize import load_path
 
 from flows import UserError
 from flows.lock import LOCK, ORDER, Lock
@@ -33,6 +37,21 @@ UNCHANGED = "nothing that it depends on has changed"
 RAN = "ran"
 RESTORED = "restored from DVC's cache"
 WRITE_EVERY = 2.0  # seconds between two writes of dvc.lock; what is not in it yet comes back from the run-cache
+
+
+@lru_cache(maxsize=4)
+def load_unchanged(path: str, fs: Any, mtime: int, size: int) -> Any:
+    """Parse a file of parameters that has not changed since it was parsed last."""
+    return load_path(path, fs)
+
+
+def load_once(path: str, fs: Any) -> Any:
+    """Parse a file of parameters. DVC does so five times a stage, which costs the more, the longer the file is."""
+    found = os.stat(path)
+    return load_unchanged(path, fs, found.st_mtime_ns, found.st_size)
+
+
+param.load_path = load_once
 
 # Runs a command in a folder with an environment; returns its CPU-seconds
 Execute = Callable[[str, str, dict[str, str]], float]
@@ -85,9 +104,8 @@ class Project:
             except DvcException as error:
                 raise UserError(one_line(error)) from None
         self._seconds = recorded_seconds()
-        self._upstream = {
-            stage.addressing: [each.addressing for each in self._graph.successors(stage)] for stage in order
-        }
+        above = self._graph.successors
+        self._upstream = {stage.addressing: [each.addressing for each in above(stage)] for stage in order}
         urgency = longest_paths(self._upstream, self._seconds)
         return [
             Stage(name, upstream, name in changed, urgency[name], check_meta(name, self._stages[name].meta))
@@ -108,9 +126,8 @@ class Project:
 
     def files_in_git(self) -> dict[str, bool]:
         """Return the outputs that DVC leaves to git, and of each whether it is a metric."""
-        return {
-            str(out): bool(out.metric) for stage in self._stages.values() for out in stage.outs if not out.use_cache
-        }
+        outs = [out for stage in self._stages.values() for out in stage.outs]
+        return {str(out): bool(out.metric) for out in outs if not out.use_cache}
 
     def reproduce(self, name: str, execute: Execute) -> str:
         """Let DVC bring one stage up to date; return which of UNCHANGED, RESTORED and RAN.
@@ -180,9 +197,8 @@ class Project:
         """
         paths = [dep.fs_path for dep in stage.deps if dep.protocol == "local"]
         hardlink = self._repo.config["core"].get("hardlink_lock", False)
-        with rwlock(
-            self._repo.tmp_dir, self._repo.fs, f"{' '.join(sys.argv)} ({stage.addressing})", paths, [], hardlink
-        ):
+        who = f"{' '.join(sys.argv)} ({stage.addressing})"
+        with rwlock(self._repo.tmp_dir, self._repo.fs, who, paths, [], hardlink):
             yield
 
     def _in_main_lock(self, stage: DvcStage) -> bool:

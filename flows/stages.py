@@ -5,7 +5,7 @@ import re
 import time
 from datetime import datetime
 from queue import Empty, SimpleQueue
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from dvc.exceptions import DvcException
@@ -59,8 +59,9 @@ class Command:
             percent, description = float(bar[1]), f"{self._stage}: {bar[2]}"
             if self._artifact is None:
                 key = f"progress-{slug(self._stage)}"
-                made = create_progress_artifact(percent, key=key, description=description)
-                self._artifact = cast(UUID, made)  # a coroutine only where it is awaited
+                artifact = create_progress_artifact(percent, key=key, description=description)
+                assert isinstance(artifact, UUID)  # it would be a coroutine in a flow of coroutines
+                self._artifact = artifact
             else:
                 update_progress_artifact(self._artifact, percent, description=description)
 
@@ -108,8 +109,10 @@ def run_all(project: Project, stages: list[Stage], cores: int, processes: Proces
         # to wait for one that has crashed would be to crash with it
         upstream = [allow_failure(futures[name]) for name in stage.upstream if not finished[name].is_crashed()]
         run = kind.with_options(name=stage.name, task_run_name=stage.name)
-        futures[stage.name] = cast(PrefectConcurrentFuture, run.submit(*arguments, wait_for=upstream))
-        futures[stage.name].add_done_callback(lambda _: done.put(stage.name))
+        future = run.submit(*arguments, wait_for=upstream)
+        assert isinstance(future, PrefectConcurrentFuture)  # that of Prefect's task runner of threads
+        future.add_done_callback(lambda _: done.put(stage.name))
+        futures[stage.name] = future
         del waiting[stage.name]
 
     while len(finished) < len(futures) or (waiting and not processes.stopped_by):

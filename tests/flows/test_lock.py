@@ -89,21 +89,7 @@ stages:
     outs: [last.txt]
 """
 SCALARS = [
-    *(
-        "a",
-        "yes",
-        "~",
-        "1",
-        "1e-5",
-        "a: b",
-        "# c",
-        "",
-        " lead",
-        "trail ",
-        "two\nlines",
-        "\n\n  indented\nlines\n",
-        "é 漢",
-    ),
+    *("a", "yes", "~", "1", "1e-5", "a: b", "# c", "", " lead", "trail ", "two\nlines", "\n\n  indented\n", "é 漢"),
     *("q'uo\"te", "x" * 90, "word " * 40, "*z", "&id001", "2026-01-01", "\x07", "=", "long/path/" * 15 + " > x && "),
     *(3, 1e-05, 1e20, -0.0, float("inf"), True, None),
 ]
@@ -133,14 +119,10 @@ def git(folder: Path, *arguments: str) -> str:
 
 def state(folder: Path) -> dict:
     """Return what DVC left: its lock, all files and the names of its cache and run-cache; what git ignores."""
-    files = [
-        path for path in folder.rglob("*") if path.is_file() and not {".git", "tmp", ".prefect"} & set(path.parts[1:])
-    ]
-    inside = {str(path.relative_to(folder)): path for path in files}
-    ignored = {
-        name: sorted(path.read_text().splitlines()) for name, path in inside.items() if path.name == ".gitignore"
-    }
-    return {name: path.read_bytes() for name, path in inside.items() if "cache/runs" not in name} | ignored
+    found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    found = {name: path for name, path in found.items() if not {".git", "tmp", ".prefect", "runs"} & set(name.parts)}
+    ignored = {str(name): sorted(found[name].read_text().splitlines()) for name in found if name.name == ".gitignore"}
+    return {str(name): path.read_bytes() for name, path in found.items()} | ignored
 
 
 def runs(folder: Path) -> list[str]:
@@ -150,21 +132,17 @@ def runs(folder: Path) -> list[str]:
 
 def test_every_kind_of_stage_leaves_what_dvc_repro_leaves(every_kind, here, tmp_path):  # noqa: F811
     project, other = here(every_kind), shutil.copytree(every_kind, tmp_path / "other")
-    for change in (
-        None,
-        ("params.yaml", "n: 2", "n: 3"),
-        ("work/there.txt", "there", "elsewhere"),
-        ("code", "code", "c"),
-    ):
-        if change:
-            for folder in (project, other):
-                text = (folder / change[0]).read_text()
-                assert change[1] in text
-                (folder / change[0]).write_text(text.replace(change[1], change[2]))
+    for file, old, new in (("code", "", ""), ("params.yaml", "n: 2", "n: 3"), ("work/there.txt", "there", "elsewhere")):
+        for folder in (project, other):
+            text = (folder / file).read_text()
+            assert old in text
+            (folder / file).write_text(text.replace(old, new))
         lock = repro(other)
         assert flow.run([]) == 0
         assert Path("dvc.lock").read_bytes() == lock
-        assert state(project) == state(other)
+        left = state(project)
+        assert left == state(other)
+        assert {"dvc.lock", "each/a", "each/.gitignore", "work/here.txt", "kept.txt", "no_cache.txt"} <= set(left)
         assert runs(project) == runs(other) != []
         assert git(project, "status", "--porcelain") == git(other, "status", "--porcelain")
 
@@ -214,11 +192,8 @@ def entry(chance: random.Random) -> dict:
     """Return an entry of dvc.lock with parameters of any kind, sometimes the same twice."""
     value = anything(chance, 0)
     params = {"a": value, "a.b": value if chance.random() < 0.1 else anything(chance, 0)}
-    return {
-        "cmd": chance.choice(SCALARS[:20]) or "x",
-        "params": {"params.yaml": params},
-        "outs": [{"path": "x", "size": 3}],
-    }
+    command = chance.choice(SCALARS[:20]) or "x"
+    return {"cmd": command, "params": {"params.yaml": params}, "outs": [{"path": "x", "size": 3}]}
 
 
 def anything(chance: random.Random, depth: int):
