@@ -69,10 +69,11 @@ class Project:
             with self._owned():
                 index = self._read_index()
                 self._stages: dict[str, DvcStage] = {stage.addressing: stage for stage in index.stages}
-                self._graph = get_active_graph(index.graph)
+                self._graph = index.graph
         except DvcException as error:
             raise UserError(one_line(error)) from None
         self._ignored: dict[Path, dict[str, int]] = {}  # the lines that this run added to each .gitignore, by stage
+        self._upstream: dict[str, list[str]] = {}  # of the stages of the plan, in its order
         self._main = os.path.join(self._repo.root_dir, PROJECT_FILE)
 
     def _read_index(self) -> Index:
@@ -98,14 +99,15 @@ class Project:
         wanted = wanted or [stage for stage in self._stages.values() if stage.path == self._main]
         with self._owned():
             try:
-                order = plan_repro(self._graph, list(dict.fromkeys(wanted)))
+                order = plan_repro(get_active_graph(self._graph), list(dict.fromkeys(wanted)))
                 changed = {stage.addressing for stage in order if stage.changed()}
                 self._lock = Lock([stage.addressing for stage in order if self._in_main_lock(stage)])
             except DvcException as error:
                 raise UserError(one_line(error)) from None
         self._seconds = recorded_seconds()
-        above = self._graph.successors
-        self._upstream = {stage.addressing: [each.addressing for each in above(stage)] for stage in order}
+        for stage in order:  # a frozen stage asks for nothing to be done before it, but reads what is done before it
+            above = [each.addressing for each in self._graph.successors(stage)]
+            self._upstream[stage.addressing] = [name for name in above if name in self._upstream]
         urgency = longest_paths(self._upstream, self._seconds)
         return [
             Stage(name, upstream, name in changed, urgency[name], check_meta(name, self._stages[name].meta))

@@ -1,6 +1,7 @@
 """The flow over a DVC project of shell commands: what it runs, what it leaves, and how it ends."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -179,9 +180,11 @@ def last_run() -> SimpleNamespace:
     with get_client(sync_client=True) as client:
         (run,) = client.read_flow_runs(limit=1, sort=FlowRunSort.START_TIME_DESC)
         tasks = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+        stages = re.search(r" of (\d+) stages", run.state.message)  # not there when it was stopped
         for _ in range(100):
             found = client.read_task_runs(flow_run_filter=tasks)
-            if found and all(task.state.is_final() for task in found):
+            complete = len(found) == int(stages[1]) if stages else found
+            if complete and all(task.state and task.state.is_final() for task in found):
                 return SimpleNamespace(
                     run=run,
                     state=run.state,
