@@ -69,8 +69,8 @@ COMMAND = [sys.executable, "-c", "from pathlib import Path; from genai import ui
 def serving(folder, command=COMMAND):
     """Both pages in a process of their own: the process, their addresses and their ports."""
     ports = free_ports(2)
-    environment = os.environ | {"MLFLOW_PORT": str(ports[0]), "PREFECT_PORT": str(ports[1]), "PYTHONPATH": str(HERE)}
-    environment = {k: v for k, v in environment.items() if k not in ("MLFLOW_TRACKING_URI", "MAKELEVEL")}
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "MAKE"))}
+    environment = others | {"MLFLOW_PORT": str(ports[0]), "PREFECT_PORT": str(ports[1]), "PYTHONPATH": str(HERE)}
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         lines = [process.stdout.readline() for _ in range(3)]

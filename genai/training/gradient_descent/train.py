@@ -72,7 +72,6 @@ def train(
     build: called once the seed is set, since a network draws its first weights as it is built.
     fingerprint: of the experiment and its data; code, torch and this configuration are added here.
     """
-    torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     model = build()
     fingerprint = checkpoint.fingerprint(fingerprint, config.model_dump_json())
@@ -99,6 +98,7 @@ def descend(
     Raises UserError where the gradient is not finite, a checkpoint cannot be read or the batch does
     not fit the data; SystemExit(143) or KeyboardInterrupt after SIGTERM or SIGINT, checkpoint written.
     """
+    torch.set_num_threads(config.threads)
     device = devices.device()
     rank, world = devices.join(device)
     n = len(next(iter(arrays.values())))
