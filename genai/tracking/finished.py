@@ -131,7 +131,9 @@ class Finished:
         """Return a file that is not what dvc.lock says it is, because a stage is running or was not run."""
         stages = [self.train, self.evaluate] + ([self.grade] if self.grade else [])
         entries = {path: h for stage in stages for path, h in md5s(stage["outs"]).items()}
-        entries |= {f"data/{name}": h for name, h in (self.data, self.real) if (self.root / "data" / name).exists()}
+        deps = {path: h for stage in stages for path, h in md5s(stage["deps"]).items()}
+        here = {path for path in deps if path.startswith("data/") or path.endswith(".py")}
+        entries |= {path: deps[path] for path in here if (self.root / path).exists()}
         if path := next((path for path, h in entries.items() if md5(self.root / path) != h), None):
             return path
         code = self.config["experiment"]["code"]
@@ -152,10 +154,14 @@ def finished(root: Path) -> dict[str, Finished]:
         if command != "train":
             continue
 
-        def of_this_model(command: str, name: str = name, train: dict[str, Any] = train) -> dict[str, Any] | None:
+        # what both stages read must be the same: while a run goes on, the entry of one may be older than the other's
+        known = md5s(train["deps"]) | md5s(train["outs"])
+
+        def of_this_model(command: str, name: str = name, known: dict[str, str] = known) -> dict[str, Any] | None:
             entry = stages.get(f"{command}@{name}")
             deps = md5s(entry["deps"]) if entry else {}
-            return entry if entry and all(deps.get(p, h) == h for p, h in md5s(train["outs"]).items()) else None
+            same = f"models/{name}" in deps and all(known.get(path, h) == h for path, h in deps.items())
+            return entry if same else None
 
         evaluate, grade = of_this_model("evaluate"), of_this_model("grade")
         if evaluate and (grade or name not in generators):

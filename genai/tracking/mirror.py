@@ -48,7 +48,9 @@ def mirror_all(root: Path, store: Store | None) -> tuple[Store | None, str]:
             stale[e.name] = changed
     done = {"lock": lock} if not stale else {}
     remember(root, experiment_id=store.experiment_id, names=list(experiments), **done)
-    line = f"MLflow: {len(experiments)} runs, " + (f"new: {', '.join(store.new)}" if store.new else "none new")
+    line = f"MLflow: {len(experiments)} runs, " + (
+        f"new: {', '.join(dict.fromkeys(store.new))}" if store.new else "none new"
+    )
     if stale:
         first = next(iter(stale.values()))
         line += f"; left out, run dvc repro ({first} is not what dvc.lock says): {', '.join(stale)}"

@@ -45,6 +45,20 @@ def test_what_was_trained_anew_is_not_finished_until_it_is_measured(tmp_path):
     assert finished(tmp_path) == {}
 
 
+def test_an_entry_older_than_the_other_is_of_no_run(tmp_path):
+    """While a run goes on, training stands in dvc.lock with the new code and evaluation still with the old."""
+    project.finish(tmp_path, "mean")
+    path = tmp_path / "dvc.lock"
+    lock = YAML(typ="safe").load(path.read_text())
+    for command, h in (("train", "new"), ("evaluate", "old")):
+        lock["stages"][f"{command}@mean"]["deps"].append({"path": "genai/core", "hash": "md5", "md5": h})
+    YAML().dump(lock, path)
+    assert finished(tmp_path) == {}
+    lock["stages"]["evaluate@mean"]["deps"][-1]["md5"] = "new"
+    YAML().dump(lock, path)
+    assert list(finished(tmp_path)) == ["mean"]
+
+
 def test_a_generator_is_not_finished_until_its_present_model_is_graded(tmp_path):
     project.finish(tmp_path, "cnn", **project.CNN)
     project.finish(tmp_path, "flow", **project.FLOW, scores=project.np.ones(9))
