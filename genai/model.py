@@ -1,8 +1,9 @@
 """What a model is on disk: model.safetensors (weights), config.json (all it takes to build it), no pickle.
 
-A model is a class below `genai` with a `Config` beside it, built by `Class(config, description)`.
-Gradient models are `nn.Module`s with `loss(batch)`. Fitted ones follow scikit-learn: `fit`, and what
-was learned stands in attributes that end in an underscore. This file imports torch only for the former.
+A model is a class below `genai`. A gradient model is an `nn.Module` with `loss(batch)`, and a language model has
+`nats`; either has a `Config` beside it and is built by `Class(config, description)`. Any other is an estimator as
+scikit-learn means it, built by its keywords: `fit(X, y)`, and what was learned stands in attributes that end in an
+underscore. This file imports torch only for gradient models.
 """
 
 import json
@@ -14,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from genai.core.config import Experiment, UserError, code_hash, model_class, validate
+from genai.core.config import Experiment, UserError, code_hash, config_class, keywords, model_class, validate
 from genai.core.dataset import Description, atomic, write_arrays, write_json
 
 FORMAT = 2  # raise it when a file written before cannot be read any more
@@ -32,9 +33,9 @@ class Loaded:
     directory: Path
 
     def apply(self, method: str, x: np.ndarray) -> np.ndarray:
-        """Return `model.method(x)` as an array, a network's in batches and without gradients."""
+        """Return `model.method(x)` as an array, an estimator's of flat examples, a network's in batches, no gradients."""
         if not hasattr(self.model, "parameters"):
-            return getattr(self.model, method)(x)
+            return getattr(self.model, method)(x.reshape(len(x), -1))
         import torch
 
         with torch.no_grad():
@@ -60,9 +61,13 @@ def build(name: str, experiment: Experiment, description: Description) -> Any:
     if description.kind not in cls.takes:
         takes = " or ".join(sorted(cls.takes))
         raise UserError(f"{at}.data: {experiment.data!r} holds {description.kind}; {experiment.model} takes {takes}")
-    config = validate(cls.Config, experiment.config, f"{at}.config")
+    config = validate(config_class(cls), experiment.config, f"{at}.config")
     try:
-        model = cls(config, description)
+        if hasattr(cls, "Config"):
+            model = cls(config, description)
+        else:
+            seed = {"random_state": experiment.train.seed} if "random_state" in keywords(cls).model_fields else {}
+            model = cls(**dict(config), **seed)
     except ValueError as error:  # a config that is sound by itself but not for this data
         raise UserError(f"{at}.config: {error}") from None
     if model.task != experiment.task:

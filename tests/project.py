@@ -32,7 +32,7 @@ N = 60  # examples in each split
 
 # What the tests use: keyword arguments of `finish`.
 MEAN: dict[str, Any] = {}
-LINEAR = {"code": "genai/basics/linear_regression.py", "model": "LinearRegression", "settings": {"l2": 1.0}}
+LINEAR = {"code": "genai/basics/linear_regression.py", "model": "Ridge", "settings": {"alpha": 1.0}}
 OF_DIGITS = {"description": IMAGES, "data": "digits"}
 MAJORITY = OF_DIGITS | {"model": "MajorityClass", "task": "classification"}
 K_MEANS = OF_DIGITS | {
@@ -229,9 +229,10 @@ def train(
     dataset = Dataset(root / "data" / data)
     if not steps:
         if description.kind == "text":
-            built.fit(dataset.tokens("train"), None, seed)
+            built.fit(dataset.tokens("train"))
         else:
-            built.fit(dataset.arrays("train")["x"], dataset.arrays("train")["y"], seed)
+            x, y = dataset.arrays("train")["x"], dataset.arrays("train")["y"]
+            built.fit(x.reshape(len(x), -1), y)
     folder = root / "models" / name
     tokenizer = dataset.directory / "tokenizer.json" if description.kind == "text" else None
     model.save(folder, name, experiment, description, built, environment, tokenizer)

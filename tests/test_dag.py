@@ -126,7 +126,7 @@ EDITS = {
     "genai/diffusion/text/masked.py": r"train@text_(diffusion|autoregressive)",
     "genai/tasks/clustering.py": r"evaluate@k_means|report",
     "genai/tasks/image_generation.py": r"(sample|grade)@image_diffusion|report",
-    "genai/training/fit/train.py": r"train@(mean|linear_regression|majority_class|logistic_regression|k_means|kneser_ney)",
+    "genai/training/fit/train.py": r"train@(mean|ridge|majority_class|logistic_regression|k_means|kneser_ney)",
 }
 
 

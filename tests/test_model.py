@@ -42,8 +42,8 @@ def test_a_network_comes_back_bit_for_bit(cnn, tmp_path):
 
 
 def test_a_fitted_model_comes_back_bit_for_bit(tmp_path):
-    x = np.random.default_rng(0).random((20, 1, 8, 8))
-    model = models.build("k_means", KMEANS, IMAGES).fit(x, None, 0)
+    x = np.random.default_rng(0).random((20, 64))
+    model = models.build("k_means", KMEANS, IMAGES).fit(x)
     models.save(tmp_path, "k_means", KMEANS, IMAGES, model, HERE)
     loaded = models.load(tmp_path)
     assert np.array_equal(loaded.model.predict(x), model.predict(x))

@@ -1,49 +1,53 @@
 """The baselines that any learned model has to beat: the mean, and the class frequencies."""
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from genai.core.config import Strict
-from genai.core.dataset import Description
 
-
-class Mean:
+class Mean(RegressorMixin, BaseEstimator):
     """Predicts the mean of the training targets: of all constants the one with the least squared error; its R2 is 0."""
 
-    takes = frozenset({"table"})
+    takes = frozenset({"table", "images"})
     task = "regression"
 
-    class Config(Strict):
-        pass
-
-    def __init__(self, config: Config, description: Description):
-        pass
-
-    def fit(self, x: np.ndarray, y: np.ndarray, seed: int) -> "Mean":
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "Mean":
+        """X: (N, D), of which nothing is used; y: (N,)."""
+        X, y = validate_data(self, X, y, y_numeric=True, ensure_all_finite="allow-nan")
         self.mean_ = y.mean(dtype=np.float64)
         return self
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return np.full(len(x), self.mean_)
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return the mean, (N,)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
+        return np.full(len(X), self.mean_)
 
 
-class MajorityClass:
+class MajorityClass(ClassifierMixin, BaseEstimator):
     """Predicts the most frequent class; its probabilities are the class frequencies.
 
     Of all constant predictions these have the highest accuracy and the lowest log loss, the entropy of the labels.
     """
 
-    takes = frozenset({"images"})
+    takes = frozenset({"table", "images"})
     task = "classification"
 
-    class Config(Strict):
-        pass
-
-    def __init__(self, config: Config, description: Description):
-        self.n_classes = description.n_classes
-
-    def fit(self, x: np.ndarray, y: np.ndarray, seed: int) -> "MajorityClass":
-        self.frequencies_ = np.bincount(y, minlength=self.n_classes) / len(y)
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "MajorityClass":
+        """X: (N, D), of which nothing is used; y: (N,) classes."""
+        X, y = validate_data(self, X, y, ensure_all_finite="allow-nan")
+        check_classification_targets(y)
+        self.classes_, counts = np.unique(y, return_counts=True)
+        self.class_prior_ = counts / len(y)
         return self
 
-    def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        return np.tile(self.frequencies_, (len(x), 1))
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the class frequencies for each example, (N, K)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
+        return np.tile(self.class_prior_, (len(X), 1))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return the most frequent class for each example, (N,)."""
+        return self.classes_[self.predict_proba(X).argmax(1)]

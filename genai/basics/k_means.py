@@ -4,10 +4,10 @@ Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-m
 """
 
 import numpy as np
-from pydantic import Field
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from genai.core.config import Count, Strict, UserError
-from genai.core.dataset import Description
+from genai.core.config import Count, Seed, check_keywords
 
 
 def squared_distances(x: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -47,36 +47,34 @@ def lloyd(x: np.ndarray, centers: np.ndarray, max_iterations: int) -> tuple[np.n
     return centers, squared_distances(x, centers).min(1).sum()
 
 
-class KMeans:
+class KMeans(ClusterMixin, BaseEstimator):
     """Partitions the examples into n_clusters; it never sees a label."""
 
-    takes = frozenset({"images"})
+    takes = frozenset({"table", "images"})
     task = "clustering"
 
-    class Config(Strict):
-        n_clusters: Count
-        n_init: Count = Field(description="starts, of which the one with the least inertia is kept")
-        max_iterations: Count = 300
+    def __init__(
+        self, n_clusters: Count = 8, *, n_init: Count = 10, max_iter: Count = 300, random_state: Seed | None = None
+    ):
+        self.n_clusters = n_clusters
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.random_state = random_state
 
-    def __init__(self, config: Config, description: Description):
-        self.config = config
-
-    def fit(self, x: np.ndarray, y: np.ndarray | None, seed: int) -> "KMeans":
-        """x: (N, ...) flattened to (N, D); y is ignored. Raises UserError where there are too few distinct examples."""
-        x = x.reshape(len(x), -1).astype(np.float64)
-        n_clusters = self.config.n_clusters
-        if n_clusters > (distinct := len(np.unique(x, axis=0))):
-            raise UserError(
-                f"k-means: n_clusters {n_clusters}: should be at most {distinct}, the number of distinct examples"
-            )
-        rng = np.random.default_rng(seed)
-        starts = [
-            lloyd(x, k_means_plus_plus(x, n_clusters, rng), self.config.max_iterations)
-            for _ in range(self.config.n_init)
-        ]
+    def fit(self, X: np.ndarray, y: object = None) -> "KMeans":
+        """X: (N, D). Raises ValueError where there are too few distinct examples."""
+        check_keywords(self)
+        X = validate_data(self, X, dtype=np.float64)
+        if self.n_clusters > (distinct := len(np.unique(X, axis=0))):
+            raise ValueError(f"n_clusters: {self.n_clusters} should be at most {distinct}, the distinct examples")
+        rng = np.random.default_rng(self.random_state)
+        starts = [lloyd(X, k_means_plus_plus(X, self.n_clusters, rng), self.max_iter) for _ in range(self.n_init)]
         self.cluster_centers_, self.inertia_ = min(starts, key=lambda start: start[1])
+        self.labels_ = self.predict(X)
         return self
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the number of the nearest center, (N,)."""
-        return squared_distances(x.reshape(len(x), -1).astype(np.float64), self.cluster_centers_).argmin(1)
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        return squared_distances(X, self.cluster_centers_).argmin(1)

@@ -32,7 +32,7 @@ class KneserNey:
     def __init__(self, config: Config, description: Description):
         self.order, self.V = config.order, description.vocabulary_size
 
-    def fit(self, x: np.ndarray, y: Any = None, seed: int = 0) -> "KneserNey":
+    def fit(self, x: np.ndarray) -> "KneserNey":
         """Count the n-grams of a text, x: (N,) token ids. Nothing is random.
 
         Every m-gram gets a number: a token its id, a longer one the rank of its key, which is the number

@@ -1,4 +1,4 @@
-"""Linear regression by least squares with an L2 penalty (ridge regression), in closed form.
+"""Linear regression by least squares, and with an L2 penalty (ridge regression), in closed form.
 
 Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", 2nd edition, section 3.4.1.
 """
@@ -7,38 +7,33 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from genai.core.config import Strict
-from genai.core.dataset import Description
+from genai.core.config import check_keywords
 
 
-class LinearRegression:
-    """y = x w + b, with w and b minimising |y - Z w' - b|^2 + l2 |w'|^2, where Z are the standardised features.
+class Ridge(RegressorMixin, BaseEstimator):
+    """y = X w + b, with w and b minimising |y - X w - b|^2 + alpha |w|^2."""
 
-    The penalty is on w', the weights of the standardised features, so that units do not matter; b is free.
-    """
-
-    takes = frozenset({"table"})
+    takes = frozenset({"table", "images"})
     task = "regression"
 
-    class Config(Strict):
-        l2: Annotated[float, Field(ge=0)] = Field(description="penalty on the squared weights of standardised features")
+    def __init__(self, alpha: Annotated[float, Field(ge=0)] = 1.0):
+        self.alpha = alpha
 
-    def __init__(self, config: Config, description: Description):
-        self.l2 = config.l2
-
-    def fit(self, x: np.ndarray, y: np.ndarray, seed: int) -> "LinearRegression":
-        """x: (N, D), y: (N,). A feature that never varies gets weight 0."""
-        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        mean, scale = x.mean(0), x.std(0)
-        scale[scale == 0] = 1
-        z, residual = (x - mean) / scale, y - y.mean()
-        # ESL (3.44) as least squares on rows appended to Z: as exact as QR, and of least norm where l2 = 0 leaves w open
-        rows = np.vstack([z, np.sqrt(self.l2) * np.eye(x.shape[1])])
-        w = np.linalg.lstsq(rows, np.concatenate([residual, np.zeros(x.shape[1])]))[0]
-        self.coef_ = w / scale
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "Ridge":
+        """X: (N, D), y: (N,)."""
+        check_keywords(self)
+        X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
+        mean = X.mean(0)
+        # ESL (3.44) as least squares on rows appended to X: as exact as QR
+        rows = np.vstack([X - mean, np.sqrt(self.alpha) * np.eye(X.shape[1])])
+        self.coef_ = np.linalg.lstsq(rows, np.concatenate([y - y.mean(), np.zeros(X.shape[1])]))[0]
         self.intercept_ = y.mean() - mean @ self.coef_
         return self
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return x @ self.coef_ + self.intercept_
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return X w + b, (N,)."""
+        check_is_fitted(self)
+        return validate_data(self, X, reset=False) @ self.coef_ + self.intercept_

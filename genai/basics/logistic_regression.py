@@ -9,9 +9,11 @@ import numpy as np
 from pydantic import Field
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from genai.core.config import Count, Strict, UserError
-from genai.core.dataset import Description
+from genai.core.config import Count, check_keywords
 
 
 def loss_and_gradient(w: np.ndarray, x: np.ndarray, t: np.ndarray, l2: float) -> tuple[float, np.ndarray]:
@@ -27,43 +29,42 @@ def loss_and_gradient(w: np.ndarray, x: np.ndarray, t: np.ndarray, l2: float) ->
     return loss, gradient
 
 
-class LogisticRegression:
+class LogisticRegression(ClassifierMixin, BaseEstimator):
     """p(y = k | x) = softmax(x W + b)_k, of greatest likelihood under the penalty; the loss is convex."""
 
-    takes = frozenset({"images"})
+    takes = frozenset({"table", "images"})
     task = "classification"
 
-    class Config(Strict):
-        l2: Annotated[float, Field(gt=0)] = Field(description="penalty on the squared weights, per example")
-        max_iterations: Count = 1000
+    def __init__(self, C: Annotated[float, Field(gt=0)] = 1.0, *, max_iter: Count = 1000):
+        self.C = C
+        self.max_iter = max_iter
 
-    def __init__(self, config: Config, description: Description):
-        self.config, self.n_classes = config, description.n_classes
-
-    def fit(self, x: np.ndarray, y: np.ndarray, seed: int) -> "LogisticRegression":
-        """x: (N, ...) flattened to (N, D), y: (N,) int. Raises UserError where max_iterations do not suffice."""
-        x = np.column_stack([x.reshape(len(x), -1).astype(np.float64), np.ones(len(x))])
-        t = np.eye(self.n_classes)[y]
-        shape = (x.shape[1], self.n_classes)
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "LogisticRegression":
+        """X: (N, D), y: (N,) classes."""
+        check_keywords(self)
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, index = np.unique(y, return_inverse=True)
+        x = np.column_stack([X, np.ones(len(X))])
+        t = np.eye(len(self.classes_))[index]
+        shape = (x.shape[1], len(self.classes_))
 
         def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
-            loss, gradient = loss_and_gradient(w.reshape(shape), x, t, self.config.l2)
+            loss, gradient = loss_and_gradient(w.reshape(shape), x, t, 1 / (self.C * len(x)))
             return loss, gradient.ravel()
 
-        options = {
-            "maxiter": self.config.max_iterations,
-            "maxfun": 2 * self.config.max_iterations,
-            "ftol": 1e-12,
-            "gtol": 1e-6,
-        }
+        options = {"maxiter": self.max_iter, "maxfun": 2 * self.max_iter, "ftol": 1e-12, "gtol": 1e-6}
         found = minimize(objective, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options)
-        if not found.success:
-            raise UserError(
-                f"logistic regression: max_iterations {self.config.max_iterations}: not converged; raise it or l2"
-            )
         w = found.x.reshape(shape)
         self.coef_, self.intercept_ = w[:-1].T, w[-1]  # (K, D), (K,)
         return self
 
-    def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        return softmax(x.reshape(len(x), -1) @ self.coef_.T + self.intercept_, axis=1)
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the class probabilities, (N, K)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False)
+        return softmax(X @ self.coef_.T + self.intercept_, axis=1)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return the most probable class, (N,)."""
+        return self.classes_[self.predict_proba(X).argmax(1)]

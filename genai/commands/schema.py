@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import genai
-from genai.core.config import SECTIONS, Params
+from genai.core.config import SECTIONS, Params, config_class
 from genai.core.dataset import write_json
 
 
@@ -62,7 +62,9 @@ def _experiment(module: ModuleType, cls: Any, methods: dict[str, Any]) -> dict[s
     address = {"code": {"enum": [file, folder]}, "model": {"enum": [cls.__name__, f"{_name(module)}.{cls.__name__}"]}}
     task = {"task": {"const": cls.task}} if hasattr(cls, "task") else {}
     train = methods["gradient_descent" if hasattr(cls, "loss") else "fit"]
-    section = _section("experiments", None, config=cls.Config.model_json_schema(), train=train, **address, **task)
+    section = _section(
+        "experiments", None, config=config_class(cls).model_json_schema(), train=train, **address, **task
+    )
     return section | {"title": f"{path}.{cls.__name__}"}
 
 

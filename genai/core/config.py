@@ -7,13 +7,15 @@ beside it, so that this file, which every stage depends on, knows none of them.
 """
 
 import difflib
+import functools
 import hashlib
 import importlib
+import inspect
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -213,12 +215,43 @@ def model_class(name: str, experiment: Experiment) -> Any:
         raise UserError(f"{at}.{wrong}: {getattr(experiment, wrong)!r}: there is no file {path.relative_to(ROOT)}")
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     cls = getattr(module, class_name, None)
-    if cls is None or not hasattr(cls, "Config"):
+    if not hasattr(cls, "takes"):
         classes = {n: c for n, c in vars(module).items() if getattr(c, "__module__", "") == module.__name__}
-        known = ", ".join(n for n, c in classes.items() if hasattr(c, "Config"))
+        known = ", ".join(n for n, c in classes.items() if hasattr(c, "takes"))
         raise UserError(f"{at}.model: {class_name!r} is not a model in {path.relative_to(ROOT)}; known: {known}")
-    validate(cls.Config, experiment.config, f"{at}.config")
+    validate(config_class(cls), experiment.config, f"{at}.config")
     return cls
+
+
+@functools.cache
+def keywords(cls: Any) -> type[Strict]:
+    """Return the Config that the signature of an estimator is: a field for each keyword, checked as it is annotated."""
+    parameters = [*inspect.signature(cls, eval_str=True).parameters.values()]
+    fields: Any = {p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in parameters}
+    return create_model(f"{cls.__name__}Config", __base__=Strict, **fields)
+
+
+def config_class(cls: Any) -> type[Strict]:
+    """Return what an experiment's `config` may hold: the model's own Config, or an estimator's keywords.
+
+    An estimator's random_state is not among them: it is the experiment's seed.
+    """
+    if hasattr(cls, "Config"):
+        return cls.Config
+    fields: Any = {name: (f.annotation, f) for name, f in keywords(cls).model_fields.items() if name != "random_state"}
+    return create_model(f"{cls.__name__}Config", __base__=Strict, **fields)
+
+
+def check_keywords(estimator: Any) -> None:
+    """Hold an estimator's keywords to the annotations in its signature, as `fit` does first. Raises ValueError."""
+    values = {
+        name: value.item() if getattr(value, "shape", None) == () else value  # np.int64(3), as a grid search gives
+        for name, value in estimator.get_params(deep=False).items()
+    }
+    try:
+        validate(keywords(type(estimator)), values, type(estimator).__name__)
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def code_hash(code: str) -> str:

@@ -161,7 +161,7 @@ def test_a_champion_of_other_code_is_scored_by_its_own(root, capsys):
     config.write_text(json.dumps(json.loads(config.read_text()) | {"code": "another hash"}))
     code = folder / "code" / "genai" / "basics" / "baselines.py"
     code.write_text(
-        code.read_text().replace("return np.full(len(x), self.mean_)", "return np.full(len(x), self.mean_ + 10)")
+        code.read_text().replace("return np.full(len(X), self.mean_)", "return np.full(len(X), self.mean_ + 10)")
     )
     project.prepare(root, "measured", project.TABLE, seed=1)
     project.finish(root, "mean", seed=1)  # the same mean, without the 10

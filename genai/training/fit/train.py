@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from genai.core.config import Count, Seed, Strict
+from genai.core.config import Count, Seed, Strict, UserError
 from genai.core.dataset import Dataset
 
 
@@ -26,9 +26,15 @@ def train(
     fingerprint: str,
     on_preview: Callable[[int, Any], None] | None = None,
 ) -> Any:
-    """Return the model that `build` makes, fitted to the training split; the rest is what other methods need."""
+    """Return the model that `build` makes, fitted to the training split, examples flat; the rest other methods need.
+
+    Raises UserError where a keyword or the data are not as the model wants them.
+    """
     model = build()
-    if dataset.description.kind == "text":
-        return model.fit(dataset.tokens("train"), None, config.seed)
-    arrays = dataset.arrays("train")
-    return model.fit(arrays["x"], arrays["y"], config.seed)
+    try:
+        if dataset.description.kind == "text":
+            return model.fit(dataset.tokens("train"))
+        arrays = dataset.arrays("train")
+        return model.fit(arrays["x"].reshape(len(arrays["x"]), -1), arrays["y"])
+    except ValueError as error:
+        raise UserError(str(error).splitlines()[0]) from None
