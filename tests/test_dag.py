@@ -108,7 +108,8 @@ def test_nothing_that_a_stage_opens_is_missing(by_dvc, tmp_path):
 
 def test_packages_hold_a_docstring_and_nothing_that_a_stage_could_depend_on():
     for path in (ROOT / "genai").rglob("__init__.py"):
-        if path.parent.name not in ("tracking", "genai"):  # no stage imports the one; the other tells the version
+        # no stage imports tracking's; genai's tells the version; that of basics hands out names, and a stage asks for none
+        if path.parent.name not in ("tracking", "genai", "basics"):
             assert [type(node) for node in ast.parse(path.read_text()).body] == [ast.Expr], path
 
 

@@ -248,8 +248,9 @@ def check_keywords(estimator: Any) -> None:
         name: value.item() if getattr(value, "shape", None) == () else value  # np.int64(3), as a grid search gives
         for name, value in estimator.get_params(deep=False).items()
     }
+    cls: Any = type(estimator)
     try:
-        validate(keywords(type(estimator)), values, type(estimator).__name__)
+        validate(keywords(cls), values, cls.__name__)
     except UserError as error:
         raise ValueError(str(error)) from None
 
