@@ -15,6 +15,7 @@ STAGES = {
     "evaluate": "measure a model on validation and test: metrics/NAME.json, scores/NAME.csv",
     "samples": "draw what a generator shows people: samples/NAME",
     "grade": "draw from a generator and set it beside real examples: grades/NAME.json, generated/NAME",
+    "learning_curve": "train an experiment's model on ever more examples: learning_curves/NAME.csv",
 }
 WHOLE = {
     "report": "set every figure beside its baseline: reports/",

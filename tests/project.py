@@ -68,6 +68,10 @@ def shrink(params: dict) -> dict:
     for experiment in params["experiments"].values():
         if "steps" in experiment["train"]:
             experiment["train"].update(steps=4, validate_every=2, batch_size=4)
+    for name in [*params["learning_curves"]][:-1]:  # the last is a network's
+        del params["learning_curves"][name]
+    for curve in params["learning_curves"].values():
+        curve.update(examples=[20], seeds=1)
     for generator in params["generators"].values():
         generator["grade"]["n"] = 10 if generator["task"] == "image_generation" else 2
         if "steps" in generator["sampling"]:

@@ -120,6 +120,7 @@ EDITS = {
     "genai/commands/evaluate.py": r"evaluate@.*",
     "genai/commands/grade.py": r"grade@.*",
     "genai/commands/report.py": r"report",
+    "genai/commands/learning_curve.py": r"learning_curve@.*",
     "genai/data/diabetes.py": r"prepare@diabetes",
     "genai/data/images.py": r"prepare@digits",
     "genai/basics/k_means.py": r"train@k_means",

@@ -1,7 +1,8 @@
 """params.yaml as frozen, strict pydantic models, and the one line that a mistake in it gets.
 
-Three maps: `datasets` (a source below `genai/data` and its numbers), `experiments` (a data set, a task, a
-model and its numbers) and `generators` (how an experiment's model samples and what grades the samples).
+Maps: `datasets` (a source below `genai/data` and its numbers), `experiments` (a data set, a task, a model and its
+numbers), `generators` (how an experiment's model samples and what grades the samples) and `learning_curves` (on how
+many examples an experiment's model is trained again).
 What belongs to one source, model, task or method of training is validated by the `Config` that stands
 beside it, so that this file, which every stage depends on, knows none of them.
 """
@@ -88,18 +89,32 @@ class Generator(Strict):
     grade: dict[str, Any] = Field(description="what is drawn to be graded: the task's own Grade")
 
 
+class LearningCurve(Strict):
+    """How an experiment's model is trained again, on ever more examples."""
+
+    data: Name = Field(description="the experiment's")
+    task: Name = Field(description="the experiment's")
+    method: Name = Field(description="the experiment's train.method")
+    examples: Annotated[list[Count], Field(min_length=1)] = Field(
+        description="of the training split, as many of each class"
+    )
+    seeds: Count = Field(description="draws of these examples, each with a training of its own")
+
+
 class Params(Strict):
     """params.yaml."""
 
     datasets: dict[Name, DatasetConfig]
     experiments: dict[Name, Experiment]
     generators: dict[Name, Generator]
+    learning_curves: dict[Name, LearningCurve] = Field(default_factory=dict)
 
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "datasets": DatasetConfig,
     "experiments": Experiment,
     "generators": Generator,
+    "learning_curves": LearningCurve,
 }
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -167,6 +182,13 @@ def load(path: Path = PARAMS) -> Params:
         _known(name, params.experiments, f"generators.{name}", "experiments")
         _known(generator.judge, params.experiments, f"generators.{name}.judge", "experiments")
         _known(generator.real, params.datasets, f"generators.{name}.real", "datasets")
+    for name, curve in params.learning_curves.items():
+        _known(name, params.experiments, f"learning_curves.{name}", "experiments")
+        experiment = params.experiments[name]
+        of = {"data": experiment.data, "task": experiment.task, "method": experiment.train.method}
+        for key, value in of.items():
+            if (found := getattr(curve, key)) != value:
+                raise UserError(f"learning_curves.{name}.{key}: {found!r} should be {value!r}, the experiment's")
     return params
 
 
