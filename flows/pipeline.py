@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from flows import STATE, UserError
+from flows import FLOW, PROJECT, STATE, UserError
 from flows.process import Processes
 from flows.server import prefect_api
 
@@ -63,9 +63,10 @@ def run(targets: list[str]) -> int:
 
 def set_environment() -> None:
     """Set what DVC and the stages read: no telemetry, a plain shell, a private cache, output at once."""
-    if not Path(".dvc").is_dir():
-        raise UserError(f"{Path.cwd()}: no DVC project; run this in the project's root")
-    site = (STATE / "site").resolve()
+    if not (PROJECT / ".dvc").is_dir() or not Path("dvc.yaml").is_file():
+        raise UserError(f"{Path.cwd()}: no DVC project with a dvc.yaml here; run this in the folder that has it")
+    STATE.mkdir(parents=True, exist_ok=True)
+    site = (FLOW / "site").resolve()
     site.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.setdefault("DVC_SITE_CACHE_DIR", str(site))
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -75,7 +76,7 @@ def set_environment() -> None:
 @contextmanager
 def only_run_here() -> Iterator[int]:
     """Hold a lock that lasts until this run and all its stages are gone; yield its descriptor. Raises UserError."""
-    with open(STATE / "lock", "w") as lock:
+    with open(FLOW / "lock", "w") as lock:
         for attempts_left in reversed(range(31)):  # the stages of a killed run take up to 2 s to end
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,7 +85,7 @@ def only_run_here() -> Iterator[int]:
                 raise UserError(f"{Path.cwd()}: another run of the pipeline is in progress here")
             time.sleep(0.1)
         with suppress(FileNotFoundError):
-            rwlock = Path(".dvc/tmp/rwlock")
+            rwlock = PROJECT / ".dvc/tmp/rwlock"
             try:
                 json.loads(rwlock.read_text())
             except ValueError:  # a kill cut it short, and DVC would refuse to go on

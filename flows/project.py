@@ -74,7 +74,7 @@ class Project:
             raise UserError(one_line(error)) from None
         self._ignored: dict[Path, dict[str, int]] = {}  # the lines that this run added to each .gitignore, by stage
         self._upstream: dict[str, list[str]] = {}  # of the stages of the plan, in its order
-        self._main = os.path.join(self._repo.root_dir, PROJECT_FILE)
+        self._main = os.path.abspath(PROJECT_FILE)
 
     def _read_index(self) -> Index:
         """Read dvc.yaml and dvc.lock; a damaged dvc.lock goes."""

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows import UserError
+from flows import PROJECT, UserError
 
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -33,13 +33,13 @@ SETTINGS = {
 
 @contextmanager
 def prefect_api() -> Iterator[Callable[[], None]]:
-    """Start the API over .prefect/, unless PREFECT_API_URL names another; yield a function that waits for it."""
+    """Start the API over the project's .prefect/, unless PREFECT_API_URL names another; yield a function that waits for it."""
     if os.environ.get("PREFECT_API_URL"):
         yield lambda: None
         return
     ready: Future = Future()
     listening = socket.create_server(("127.0.0.1", 0))  # connections wait in it until the server accepts them
-    os.environ["PREFECT_HOME"] = str(Path(".prefect").resolve())
+    os.environ["PREFECT_HOME"] = str((PROJECT / ".prefect").resolve())
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

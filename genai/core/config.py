@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
-ROOT = Path(__file__).parents[2]  # of the code
+ROOT = Path(__file__).resolve().parents[2]  # of the code
 
 
 class UserError(Exception):

@@ -29,9 +29,15 @@ TAGS = {  # of the experiment
 }
 
 
+def home(root: Path) -> Path:
+    """Return where MLflow's files are: in the project, or where that lies in a folder of another, as vision/ does, there."""
+    root = root.resolve()
+    return next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root)
+
+
 def store_uri(root: Path) -> str:
     """Return the address of MLflow's store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home(root)}/mlflow.db"
 
 
 def experiment_name() -> str:
@@ -141,11 +147,15 @@ class Store:
         self.mirrored: dict[str, dict[str, str]] = {}  # experiment -> tags found or made by this process
         self.new: list[str] = []  # what it made
         self.place = f"{socket.gethostname()}:{root.resolve()}"
+        named = os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(self.uri)  # what MLflow does by itself would else go to a file in this folder
+        if named is None:  # it sets the variable too, which another project in this process would take for the user's
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
         self.client = mlflow.MlflowClient(self.uri, self.uri)
         name = experiment_name()
         if (experiment := self.client.get_experiment_by_name(name)) is None:
             # a server has a place of its own for artifacts
-            location = None if self.uri.startswith("http") else (root / "mlartifacts").resolve().as_uri()
+            location = None if self.uri.startswith("http") else (home(root) / "mlartifacts").as_uri()
             try:
                 self.experiment_id = self.client.create_experiment(name, location, TAGS)
                 return
