@@ -153,7 +153,7 @@ def validate(cls: type[Model], values: Any, where: str) -> Model:
 
 
 def _one_line(error: Any, cls: type[BaseModel], where: str) -> str:
-    loc = [str(part) for part in error["loc"]]
+    loc = [str(part) for part in error["loc"] if "-" not in str(part)]  # of a union, "constrained-int" stands for one
     path = ".".join([where, *loc]).strip(".")
     if error["type"] == "extra_forbidden":
         known = list(_model_at(cls, loc[:-1]).model_fields)

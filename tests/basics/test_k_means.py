@@ -1,84 +1,106 @@
-"""k-means: the seeds, the steps and the inertia are held to enumeration and to scikit-learn."""
+"""k-means against scikit-learn from the same start, against all partitions of nine points, and against plain Lloyd."""
 
 import itertools
 
 import numpy as np
 import pytest
+import sklearn.cluster
+from sklearn.datasets import load_digits, make_blobs
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.estimator_checks import check_estimator
 
-from genai.basics.k_means import KMeans, k_means_plus_plus, lloyd, squared_distances
-from genai.core.config import UserError
-from genai.core.dataset import Description
-
-
-def model(**config):
-    return KMeans(KMeans.Config(**config), Description(kind="images", shape=[1, 1, 2], classes=["a", "b"]))
+from genai.basics import KMeans
+from genai.basics.k_means import k_means_plus_plus, lloyd, squared_distances
+from genai.model import state
 
 
 def inertia(x, labels):
-    return sum(((x[labels == k] - x[labels == k].mean(0)) ** 2).sum() for k in np.unique(labels))
+    return sum(((x[labels == c] - x[labels == c].mean(0)) ** 2).sum() for c in np.unique(labels))
 
 
-def test_distances_are_euclidean():
-    rng = np.random.default_rng(0)
-    x, centers = rng.normal(size=(6, 3)), rng.normal(size=(4, 3))
-    expected = np.linalg.norm(x[:, None] - centers, axis=2) ** 2
-    np.testing.assert_allclose(squared_distances(x, centers), expected, atol=1e-12)
+def test_it_is_an_estimator_as_scikit_learn_means_it():
+    check_estimator(KMeans(n_clusters=3, random_state=0))
 
 
-def test_finds_the_best_of_all_partitions_of_a_few_points():
-    x = np.random.default_rng(2).normal(size=(9, 1, 1, 2))
-    points = x.reshape(9, 2)
-    best = min(inertia(points, np.array(labels)) for labels in itertools.product(range(3), repeat=9))
-    found = model(n_clusters=3, n_init=20).fit(x, None, seed=0)
-    assert found.inertia_ == pytest.approx(best)
-    assert inertia(points, found.predict(x)) == pytest.approx(best)
+def test_of_nine_points_no_partition_is_better():
+    x = np.random.default_rng(0).normal(size=(9, 2))
+    partitions = (np.array(labels) for labels in itertools.product(range(3), repeat=9))
+    best = min(inertia(x, labels) for labels in partitions if len(np.unique(labels)) == 3)
+    found = KMeans(3, n_init=50, random_state=0).fit(x)
+    assert found.inertia_ == pytest.approx(best) and inertia(x, found.labels_) == pytest.approx(best)
 
 
-def test_lloyd_from_the_same_centers_ends_where_scikit_learn_ends():
-    import sklearn.cluster
+@pytest.mark.parametrize("seed", range(3))
+def test_from_the_same_start_it_ends_where_scikit_learn_does(seed):
+    x, _ = make_blobs(3000, 6, centers=12, cluster_std=3.0, random_state=seed)
+    x += 100  # far from the origin
+    theirs = sklearn.cluster.KMeans(10, init=x[:10], n_init=1, tol=0, algorithm="lloyd").fit(x)
+    ours = KMeans(10, init=x[:10], tol=0).fit(x)
+    np.testing.assert_allclose(ours.cluster_centers_, theirs.cluster_centers_, rtol=1e-9)
+    np.testing.assert_array_equal(ours.labels_, theirs.labels_)
+    assert ours.inertia_ == pytest.approx(theirs.inertia_, rel=1e-9)
+    np.testing.assert_array_equal(ours.predict(x), theirs.predict(x))
+    np.testing.assert_allclose(ours.transform(x), theirs.transform(x), atol=1e-6)
+    assert ours.score(x) == pytest.approx(theirs.score(x))
 
-    x = np.random.default_rng(0).normal(size=(300, 4))
-    centers, value = lloyd(x, x[:6], 300)
-    theirs = sklearn.cluster.KMeans(6, init=x[:6], n_init=1, tol=0, algorithm="lloyd").fit(x)
-    np.testing.assert_allclose(centers, theirs.cluster_centers_, rtol=1e-9)
-    assert value == pytest.approx(theirs.inertia_)
+
+def test_the_bounds_leave_nothing_out():
+    """Every step is that of Lloyd's algorithm without bounds."""
+    x = np.random.default_rng(0).normal(size=(500, 3))
+    centers = x[:8]
+    for steps in range(1, 15):
+        bounded, _, _ = lloyd(x, x[:8], steps)
+        labels = squared_distances(x, centers).argmin(1)
+        centers = np.stack([x[labels == k].mean(0) for k in range(8)])
+        np.testing.assert_allclose(bounded, centers, atol=1e-12)
 
 
-def test_inertia_on_digits_is_not_above_scikit_learns():
-    import sklearn.cluster
-    from sklearn.datasets import load_digits
-
+def test_on_digits_it_is_as_good_as_scikit_learns_within_noise():
     x = load_digits().data
-    theirs = sklearn.cluster.KMeans(10, n_init=10, random_state=0).fit(x)
-    found = model(n_clusters=10, n_init=10).fit(x, None, seed=0)
-    assert found.inertia_ <= theirs.inertia_ * 1.001
+    ours = [KMeans(10, n_init=4, random_state=seed).fit(x).inertia_ for seed in range(5)]
+    theirs = [sklearn.cluster.KMeans(10, n_init=4, random_state=seed).fit(x).inertia_ for seed in range(5)]
+    assert abs(np.mean(ours) - np.mean(theirs)) < 0.002 * np.mean(theirs)
 
 
-def test_the_seed_decides_and_labels_do_not():
-    x = np.random.default_rng(0).normal(size=(100, 1, 1, 2))
-    one, same, other = (
-        model(n_clusters=7, n_init=1).fit(x, y, seed).cluster_centers_
-        for y, seed in ((None, 0), (np.arange(100), 0), (None, 1))
-    )
-    np.testing.assert_array_equal(one, same)
-    assert not np.array_equal(one, other)
+def test_the_seeds_of_k_means_plus_plus_lie_far_apart():
+    x = np.repeat(np.eye(5) * 100, 20, axis=0) + np.random.default_rng(0).normal(size=(100, 5))
+    for seed in range(10):
+        seeds = k_means_plus_plus(x, 5, np.random.default_rng(seed))
+        assert sorted(seeds.argmax(1)) == [0, 1, 2, 3, 4]
 
 
-def test_an_empty_cluster_takes_over_the_farthest_point():
+def test_an_empty_cluster_takes_the_farthest_point():
     x = np.array([[0.0], [1.0], [2.0], [10.0]])
-    centers, value = lloyd(x, np.array([[1.0], [100.0], [200.0]]), 300)
-    assert len(np.unique(centers)) == 3
-    assert value == pytest.approx(0.5)
+    centers, labels, _ = lloyd(x, np.array([[1.0], [1.0], [500.0]]), 10)
+    assert len(np.unique(labels)) == 3
+    assert inertia(x, labels) == pytest.approx(0.5)
+    np.testing.assert_allclose(np.sort(centers[:, 0])[-1], 10)
 
 
-def test_second_seed_is_drawn_in_proportion_to_the_squared_distance():
-    x = np.array([[0.0], [1.0], [3.0]])
-    rng = np.random.default_rng(0)
-    pairs = np.array([k_means_plus_plus(x, 2, rng)[:, 0] for _ in range(6000)])
-    second = pairs[pairs[:, 0] == 0, 1]
-    assert (second == 3).mean() == pytest.approx(9 / 10, abs=0.03)  # 4 standard errors
+def test_fewer_distinct_examples_than_clusters_are_told():
+    x = np.array([[0.0, 1], [0, 1], [1, 1], [1, 1]])
+    with pytest.warns(ConvergenceWarning, match="found 2 clusters: fewer examples are distinct"):
+        assert KMeans(3, random_state=0).fit(x).inertia_ == pytest.approx(0, abs=1e-12)
 
 
-def test_more_clusters_than_distinct_examples_are_refused():
-    with pytest.raises(UserError, match="n_clusters 3: should be at most 2"):
-        model(n_clusters=3, n_init=1).fit(np.array([[0.0, 1], [0, 1], [1, 1]]), None, 0)
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"n_clusters": 0}, "KMeans.n_clusters: 0 should be greater than or equal to 1"),
+        ({"n_clusters": 9}, "n_samples=4 should be >= n_clusters=9"),
+        ({"n_clusters": 2, "init": "k-mean"}, "init: 'k-mean' should be 'k-means++', 'random' or an array"),
+        ({"n_clusters": 2, "init": np.zeros((3, 2))}, r"init: centers of shape \(3, 2\) should be \(2, 2\)"),
+    ],
+)
+def test_a_wrong_keyword_is_one_line(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        KMeans(**numbers).fit(np.arange(8.0).reshape(4, 2))
+
+
+def test_what_it_learned_is_arrays():
+    x = np.random.default_rng(0).normal(size=(50, 4))
+    ours = KMeans(3, random_state=0).fit(x)
+    other = KMeans(3)
+    for name, value in state(ours).items():
+        setattr(other, name, value)
+    np.testing.assert_array_equal(other.predict(x), ours.predict(x))
