@@ -1,5 +1,6 @@
 """Set every figure beside its baseline: reports/, with the leaderboard, the curves and what the models look like."""
 
+import base64
 import csv
 import json
 from pathlib import Path
@@ -13,6 +14,12 @@ from genai.core.config import PARAMS, Params, UserError, load_file, validate
 from genai.core.dataset import atomic, replaced, write_image_grid, write_json, write_text
 from genai.core.stage import stage
 
+TOPICS = {
+    "basics": "Machine learning basics",
+    "neural_networks": "Neural networks",
+    "cnn": "Convolutional networks",
+    "diffusion": "Diffusion",
+}
 BESIDE = 4  # other figures of a row that the table shows; metrics/ and grades/ have all
 CONFUSION = "label,prediction"  # the columns of a classifier's scores
 
@@ -20,7 +27,7 @@ CONFUSION = "label,prediction"  # the columns of a classifier's scores
 def main() -> None:
     with stage("report", "report") as this:
         params = validate(Params, this.whole(), str(PARAMS))
-        for folder in ("metrics", "grades", "scores", "models", "samples"):
+        for folder in ("metrics", "grades", "scores", "models", "samples", "learning_curves", "looks"):
             this.reads(Path(folder))
         with replaced(Path("reports")) as folder:
             write(params, folder)
@@ -40,7 +47,9 @@ def write(params: Params, folder: Path) -> None:
     for name in params.experiments:
         draw_weights(name, folder / "figures" / name)
         confusion(name, folder)
+    learning_curves(params, folder)
     write_text(folder / "summary.txt", summary(params, rows, folder))
+    write_text(folder / "index.html", page(params, rows, folder))
 
 
 def leaderboard(params: Params) -> list[dict[str, Any]]:
@@ -113,6 +122,132 @@ def summary(params: Params, rows: list[dict[str, Any]], folder: Path) -> str:
     figures += sorted(Path("samples").rglob("*.png"))
     lines += ["figures: " + "  ".join(map(str, figures)), "", "to look at it in MLflow and Prefect: make ui"]
     return "\n".join(lines) + "\n"
+
+
+def page(params: Params, rows: list[dict[str, Any]], folder: Path) -> str:
+    """Return one HTML page of it all, which needs no other file and no network: leaderboard, then topic by topic."""
+    from jinja2 import Environment
+
+    topic = {name: experiment.code.split("/")[1] for name, experiment in params.experiments.items()}
+    shown: dict[str, list[tuple[str, str, str]]] = {key: [] for key in TOPICS}  # topic -> experiment, caption, image
+    for name, key in topic.items():
+        for of, kind in (
+            (folder / "figures" / name, ""),
+            (Path("looks") / name, ""),
+            (Path("samples") / name, "samples"),
+        ):
+            for path in sorted(of.glob("*.png")):
+                caption = kind or path.stem.replace("_", " ")
+                shown.setdefault(key, []).append((name, caption, data_uri(path)))
+    whole = [(path.stem.replace("_", " "), data_uri(path)) for path in sorted((folder / "figures").glob("*.png"))]
+    texts = {name: Path("samples") / name / "samples.json" for name in params.generators}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["data"], []).append(row)
+    return (
+        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(PAGE)
+        .render(
+            groups=groups, number=number, titles=TOPICS, shown=shown, whole=whole,
+            texts={n: json.loads(p.read_text(encoding="utf-8")) for n, p in texts.items() if p.exists()},
+        )
+    )  # fmt: skip
+
+
+def data_uri(path: Path) -> str:
+    """Return an image as an address that holds it."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>genai: what was learned</title>
+<style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid #8888; }
+nav a { margin-right: 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
+th, td { text-align: left; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #8884; white-space: nowrap; }
+td.n, th.n { text-align: right; }
+th.group { padding-top: 1rem; }
+figure { margin: 1.5rem 0; } figcaption { font-size: 0.9rem; opacity: 0.8; }
+img { max-width: 100%; height: auto; background: white; }
+pre { white-space: pre-wrap; font: 0.9rem/1.45 ui-monospace, monospace; background: #8881; padding: 0.8rem; }
+</style>
+</head>
+<body>
+<h1>What was learned</h1>
+<nav><a href="#leaderboard">Leaderboard</a>
+{% for key, title in titles.items() if shown[key] or key == "diffusion" and texts %}
+<a href="#{{ key }}">{{ title }}</a>
+{% endfor %}</nav>
+<h2 id="leaderboard">Leaderboard</h2>
+<p>Recipes are chosen on validation; the table ranks by test, which only evaluation reads. ± is a standard error.</p>
+<div class="wide"><table>
+{% for data, rows in groups.items() %}
+<tr><th class="group" colspan="5">{{ data }}</th></tr>
+<tr><th>experiment</th><th>figure</th><th class="n">validation</th><th class="n">test</th><th>beside it, on test</th></tr>
+{% for row in rows %}
+<tr><td>{{ row.experiment }}</td><td>{{ row.metric }}</td><td class="n">{{ number(row.validation) }}</td>
+<td class="n">{{ number(row.test) }}{% if row.test_se is not none %} ± {{ number(row.test_se) }}{% endif %}</td>
+<td>{% for name, value in row.others.items() %}{{ name }} {{ number(value) }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
+{% endfor %}
+{% endfor %}
+</table></div>
+{% for caption, image in whole %}
+<figure><img src="{{ image }}" alt="{{ caption }}"><figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}
+{% for key, title in titles.items() if shown[key] or key == "diffusion" and texts %}
+<h2 id="{{ key }}">{{ title }}</h2>
+{% for name, caption, image in shown[key] %}
+<figure><img src="{{ image }}" alt="{{ name }}: {{ caption }}"><figcaption><b>{{ name }}</b>: {{ caption }}</figcaption></figure>
+{% endfor %}
+{% if key == "diffusion" %}
+{% for name, samples in texts.items() %}
+<h3>{{ name }} writes</h3>
+{% for sample in samples %}
+{% if sample.prompt %}<p>Prompt: <code>{{ sample.prompt }}</code></p>{% endif %}
+<pre>{{ sample.text }}</pre>
+{% endfor %}
+{% endfor %}
+{% endif %}
+{% endfor %}
+</body>
+</html>
+"""
+
+
+def learning_curves(params: Params, folder: Path) -> None:
+    """Draw the error of every model on validation and test against the number of its training examples."""
+    from genai import figures
+
+    by_data: dict[str, list[str]] = {}
+    for name, curve in params.learning_curves.items():
+        by_data.setdefault(curve.data, []).append(name)
+    for data, names in by_data.items():
+        figure, axes = figures.new(3.6, columns=2, sharey=True)
+        for color, name in zip([*figures.PALETTE] * (1 + len(names) // len(figures.PALETTE)), names, strict=False):
+            rows = read_csv(Path("learning_curves") / f"{name}.csv")
+            metric = list(rows[0])[3]
+            for ax, split in zip(axes, ("validation", "test"), strict=True):
+                of: dict[int, list[float]] = {}
+                for row in rows:
+                    if row["split"] == split:
+                        of.setdefault(int(row["examples"]), []).append(1 - float(row[metric]))
+                mean = np.array([np.mean(v) for v in of.values()])
+                spread = np.array([np.std(v) for v in of.values()])
+                ax.plot([*of], mean, marker="o", markersize=3, linewidth=1.5, color=color, label=name)
+                ax.fill_between([*of], mean - spread, mean + spread, alpha=0.15, color=color, linewidth=0)
+                ax.set(title=f"{data}: {split}", xlabel="training examples", xscale="log", yscale="log")
+                ax.grid(alpha=0.3, which="both")
+        axes[0].set_ylabel(f"1 - {metric}")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figures.save(figure, folder / "figures" / f"learning_curve_{data}.png")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -15,6 +15,10 @@ HIGHER_IS_BETTER = True
 def evaluate(loaded: Loaded, dataset: Dataset, split: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return the metrics of a split, and of each example the log loss as its score, label and predicted class."""
     arrays = dataset.arrays(split)
+    if not hasattr(loaded.model, "predict_proba"):  # a support-vector machine tells sides, not probabilities
+        prediction, y = loaded.apply("predict", arrays["x"]), arrays["y"]
+        columns = {"score": (prediction != y).astype(np.float64), "label": y, "prediction": prediction}
+        return accuracy_of(prediction, y) | {"examples": len(y)}, columns
     return measure(loaded.apply("predict_proba", arrays["x"]), arrays["y"])
 
 
@@ -24,15 +28,16 @@ def measure(probabilities: np.ndarray, y: np.ndarray) -> tuple[dict[str, float],
     probabilities: (N, K), y: (N,) int.
     """
     prediction = probabilities.argmax(1)
-    accuracy = float((prediction == y).mean())
     log_loss = -np.log(np.clip(probabilities[np.arange(len(y)), y].astype(np.float64), 1e-12, 1))
-    metrics = {
-        "accuracy": accuracy,
-        "accuracy_se": float(np.sqrt(accuracy * (1 - accuracy) / len(y))),
-        "log_loss": float(log_loss.mean()),
-        "examples": len(y),
-    }
+    metrics = accuracy_of(prediction, y) | {"log_loss": float(log_loss.mean()), "examples": len(y)}
     return metrics, {"score": log_loss, "label": y, "prediction": prediction}
+
+
+def accuracy_of(prediction: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Accuracy with its binomial standard error."""
+    accuracy = float((prediction == y).mean())
+    error = float(np.sqrt(accuracy * (1 - accuracy) / len(y)))
+    return {"accuracy": accuracy, "accuracy_se": error}
 
 
 def signature(description: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_fewer_distinct_examples_than_clusters_are_told():
     [
         ({"n_clusters": 0}, "KMeans.n_clusters: 0 should be greater than or equal to 1"),
         ({"n_clusters": 9}, "n_samples=4 should be >= n_clusters=9"),
-        ({"n_clusters": 2, "init": "k-mean"}, "init: 'k-mean' should be 'k-means++', 'random' or an array"),
+        ({"n_clusters": 2, "init": "k-mean"}, "init: 'k-mean' should be 'k-means.., 'random' or an array"),
         ({"n_clusters": 2, "init": np.zeros((3, 2))}, r"init: centers of shape \(3, 2\) should be \(2, 2\)"),
     ],
 )
