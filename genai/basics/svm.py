@@ -6,6 +6,7 @@ training SVM", 2005, here FCL.
 """
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -27,18 +28,18 @@ CHUNK = 2**20  # values of the kernel at a time, 8 MiB
 MIB = 2**20
 
 
-def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def squared_distances(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Return |a_m - b_n|^2, (M, N), about the mean of b, where the products cancel least."""
     a, b = a - b.mean(0), b - b.mean(0)
     left = np.column_stack([-2 * a, (a**2).sum(1), np.ones(len(a))])
     right = np.column_stack([b, np.ones(len(b)), (b**2).sum(1)])
-    products = left @ right.T
+    products = np.matmul(left, right.T, out=out)
     return np.maximum(products, 0, out=products)
 
 
-def rbf(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
+def rbf(a: np.ndarray, b: np.ndarray, gamma: float, out: np.ndarray | None = None) -> np.ndarray:
     """Return exp(-gamma |a_m - b_n|^2), (M, N)."""
-    exponents = squared_distances(a, b)
+    exponents = squared_distances(a, b, out)
     exponents *= -gamma
     return np.exp(exponents, out=exponents)
 
@@ -52,12 +53,13 @@ def expand(x: np.ndarray, vectors: np.ndarray, weights: np.ndarray, gamma: float
 class Linear:
     """K = X X^T, never written out: a change of the dual variables is a change of the weights."""
 
-    def __init__(self, x: np.ndarray):
-        self.x = x
+    def __init__(self, x: np.ndarray, room: np.ndarray):
+        self.x, self.room = x, room
 
     def distances(self, chosen: np.ndarray) -> np.ndarray:
         """Return |x_i - x_j|^2 among the chosen, (Q, Q)."""
-        return squared_distances(self.x[chosen], self.x[chosen])
+        size = len(chosen)
+        return squared_distances(self.x[chosen], self.x[chosen], self.room[: size**2].reshape(size, size))
 
     def product(self, chosen: np.ndarray, change: np.ndarray) -> np.ndarray:
         """Return K[:, chosen] change, (N,)."""
@@ -67,18 +69,21 @@ class Linear:
 class RBF:
     """K_ij = exp(-gamma |x_i - x_j|^2)."""
 
-    def __init__(self, x: np.ndarray, gamma: float):
-        self.x, self.gamma = x, gamma
+    def __init__(self, x: np.ndarray, room: np.ndarray, gamma: float):
+        self.x, self.room, self.gamma = x, room, gamma
 
     def distances(self, chosen: np.ndarray) -> np.ndarray:
         """Return the squared distances among the chosen in the space of the kernel, K_ii + K_jj - 2 K_ij, (Q, Q)."""
-        k = rbf(self.x[chosen], self.x[chosen], self.gamma)
-        k *= -2
-        k += 2
-        return k
+        size = len(chosen)
+        self.s = rbf(self.x[chosen], self.x[chosen], self.gamma, self.room[: size**2].reshape(size, size))
+        self.s *= -2
+        self.s += 2
+        return self.s
 
     def product(self, chosen: np.ndarray, change: np.ndarray) -> np.ndarray:
         """Return K[:, chosen] change, (N,)."""
+        if len(chosen) == len(self.x):
+            return change @ self.s / -2  # as the changes sum to 0
         moved = change != 0
         return expand(self.x, self.x[chosen[moved]], change[moved], self.gamma)
 
@@ -130,7 +135,7 @@ def smo(
     s: (Q, Q), squared distances in the space of the kernel: as the sum of beta is fixed, nothing else is needed. A step
     moves an amount from j to i, which changes the gradient by amount (s_i - s_j) / 2, and has the curvature s_ij.
     """
-    s = np.maximum(s, 1e-12)  # FCL, section 2.2: equal examples
+    np.maximum(s, 1e-12, out=s)  # FCL, section 2.2: equal examples
     violation, gain, change = np.empty_like(g), np.empty_like(g), np.empty_like(g)
     lo, hi = lower.tolist(), upper.tolist()
     steps, converged = 0, False
@@ -184,7 +189,7 @@ def working_set(up: np.ndarray, down: np.ndarray, free: np.ndarray, most: int) -
 
 
 def solve_dual(
-    kernel: Linear | RBF, y: np.ndarray, C: float, tol: float, max_iter: float, most: int
+    kernel: Linear | RBF, y: np.ndarray, C: float, tol: float, max_iter: float
 ) -> tuple[np.ndarray, float, int]:
     """Maximise y.beta - beta.K beta / 2 where the betas sum to 0 and lie between 0 and C y, y: (N,) of -1 and 1.
 
@@ -199,6 +204,7 @@ def solve_dual(
         gap = up.max() - down.min()
         if gap <= tol or steps >= max_iter:
             break
+        most = math.isqrt(len(kernel.room))
         chosen = working_set(up, down, np.flatnonzero((lower < beta) & (beta < upper)), most)
         part, before = beta[chosen], beta[chosen]
         limits = lower[chosen], upper[chosen]
@@ -254,11 +260,13 @@ class SVC(ClassifierMixin, BaseEstimator):
         self.gamma_ = named[self.gamma] if isinstance(self.gamma, str) else float(self.gamma)
         members = [np.flatnonzero(index == k) for k in range(classes)]
         beta = np.zeros((classes - 1, len(X)))  # row of an example: the classes other than its own, in order
+        most = min(len(X), max(8, math.isqrt(int(self.cache_size * MIB / 8))))
+        room = np.empty(most**2)  # one for all pairs: fresh memory costs as much as the products that fill it
         solutions = []
         for i, j in itertools.combinations(range(classes), 2):
             pair = np.concatenate([members[i], members[j]])
             sign = np.where(index[pair] == i, 1.0, -1.0)
-            solution, *rest = self._solve(X[pair], sign)
+            solution, *rest = self._solve(X[pair], sign, room)
             beta[j - 1, members[i]], beta[i, members[j]] = solution[sign > 0], solution[sign < 0]
             solutions.append(rest)
         intercepts, steps = zip(*solutions, strict=True)
@@ -270,11 +278,10 @@ class SVC(ClassifierMixin, BaseEstimator):
             self.dual_coef_, self.intercept_ = -self.dual_coef_, -self.intercept_
         return self
 
-    def _solve(self, x: np.ndarray, sign: np.ndarray) -> tuple[np.ndarray, float, int]:
-        kernel = Linear(x) if self.kernel == "linear" else RBF(x, self.gamma_)
+    def _solve(self, x: np.ndarray, sign: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, float, int]:
+        kernel = Linear(x, room) if self.kernel == "linear" else RBF(x, room, self.gamma_)
         limit = np.inf if self.max_iter < 0 else self.max_iter
-        most = max(8, int(np.sqrt(self.cache_size * MIB / 8)))
-        solution = solve_dual(kernel, sign, self.C, self.tol, limit, most)
+        solution = solve_dual(kernel, sign, self.C, self.tol, limit)
         if solution[2] >= limit:
             message = f"max_iter: {self.max_iter} steps did not reach tol; scale the features, or raise it"
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
