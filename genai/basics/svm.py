@@ -137,12 +137,13 @@ def smo(
     """
     np.maximum(s, 1e-12, out=s)  # FCL, section 2.2: equal examples
     violation, gain, change = np.empty_like(g), np.empty_like(g), np.empty_like(g)
-    lo, hi = lower.tolist(), upper.tolist()
+    lo: list[float] = lower.tolist()
+    hi: list[float] = upper.tolist()
     steps, converged = 0, False
     while not converged and steps < max_iter:
         up, down = np.where(beta < upper, g, -np.inf), np.where(beta > lower, g, np.inf)
-        b = beta.tolist()
-        still, wait = 0, max(STILL, np.count_nonzero((lower < beta) & (beta < upper)))
+        b: list[float] = beta.tolist()
+        still, wait = 0, max(STILL, int(np.count_nonzero((lower < beta) & (beta < upper))))
         while still < wait and steps < max_iter:
             i = int(up.argmax())
             g_i, s_i = float(up[i]), s[i]
