@@ -1,0 +1,1 @@
+"""Decision trees, and the two ways of adding many of them up: random forests and gradient boosting."""
