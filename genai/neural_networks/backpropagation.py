@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from genai.core.config import Count, Rate, Seed, check_keywords
+from genai.core.config import Count, Fraction, Rate, Seed, check_keywords
 
 DIVERGED = 1e9  # a loss; a network that knows nothing has log K or 1/2
 Layers = list[tuple[np.ndarray, np.ndarray]]  # W_i and b_i of each layer
@@ -72,7 +72,7 @@ def squared_error(a: np.ndarray, t: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 class NeuralNetwork(BaseEstimator):
-    """What classifier and regressor share: standardised features, and stochastic gradient descent at a constant rate.
+    """What classifier and regressor share: standardised features, and stochastic gradient descent with momentum.
 
     weights_: (P,) all W_i and b_i, one after the other; layer_sizes_: (L + 1,) n_0, ..., n_L;
     loss_curve_: (max_iter,) the mean loss of each epoch's batches.
@@ -85,13 +85,15 @@ class NeuralNetwork(BaseEstimator):
         self,
         hidden_layer_sizes: Sequence[Count] = (100,),
         *,
-        learning_rate_init: Rate = 0.01,  # without momentum, scikit-learn's 0.001 would take ten times the epochs
+        learning_rate_init: Rate = 0.001,
+        momentum: Fraction = 0.9,
         batch_size: Count = 32,
         max_iter: Count = 200,
         random_state: Seed | None = None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.learning_rate_init = learning_rate_init
+        self.momentum = momentum
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.random_state = random_state
@@ -102,7 +104,7 @@ class NeuralNetwork(BaseEstimator):
         x = (x - self.mean_) / self.scale_
         self.layer_sizes_ = np.array([x.shape[1], *self.hidden_layer_sizes, t.shape[1]])
         self.weights_ = np.empty(((self.layer_sizes_[:-1] + 1) * self.layer_sizes_[1:]).sum())
-        gradient = np.empty_like(self.weights_)
+        gradient, velocity = np.empty_like(self.weights_), np.zeros_like(self.weights_)
         layers, gradients = unpacked(self.weights_, self.layer_sizes_), unpacked(gradient, self.layer_sizes_)
         rng = np.random.default_rng(self.random_state)
         initialize(layers, rng)
@@ -117,7 +119,8 @@ class NeuralNetwork(BaseEstimator):
                     rate = self.learning_rate_init
                     raise ValueError(f"learning_rate_init: {rate} should be less: the loss grows without bound")
                 backward(hs, delta, layers, gradients)
-                self.weights_ -= self.learning_rate_init * gradient  # the layers are views of it
+                velocity = self.momentum * velocity - self.learning_rate_init * gradient
+                self.weights_ += velocity  # the layers are views of it
                 losses[epoch] += value * len(batch) / len(x)
         self.loss_curve_, self.n_iter_ = losses, self.max_iter
 
