@@ -1,4 +1,7 @@
-"""The optimisers of a network's parameters, and the schedule of their learning rates."""
+"""The optimisers of a network's parameters, and the schedule of their learning rates.
+
+What AdamW and Muon do with a gradient, and which is for what: genai/neural_networks/README.md; the tests write both out.
+"""
 
 from typing import TYPE_CHECKING
 
