@@ -15,6 +15,7 @@ STAGES = {
     "evaluate": "measure a model on validation and test: metrics/NAME.json, scores/NAME.csv",
     "samples": "draw what a generator shows people: samples/NAME",
     "grade": "draw from a generator and set it beside real examples: grades/NAME.json, generated/NAME",
+    "look": "look at what a model learned: looks/NAME",
 }
 WHOLE = {
     "report": "set every figure beside its baseline: reports/",

@@ -1,7 +1,8 @@
 """params.yaml as frozen, strict pydantic models, and the one line that a mistake in it gets.
 
-Three maps: `datasets` (a source below `genai/data` and its numbers), `experiments` (a data set, a task, a
-model and its numbers) and `generators` (how an experiment's model samples and what grades the samples).
+Maps: `datasets` (a source below `genai/data` and its numbers), `experiments` (a data set, a task, a model and its
+numbers), `generators` (how an experiment's model samples and what grades the samples) and `looks` (what draws an
+experiment's model).
 What belongs to one source, model, task or method of training is validated by the `Config` that stands
 beside it, so that this file, which every stage depends on, knows none of them.
 """
@@ -88,18 +89,29 @@ class Generator(Strict):
     grade: dict[str, Any] = Field(description="what is drawn to be graded: the task's own Grade")
 
 
+class Look(Open):
+    """What draws the model of an experiment; the other keys belong to the `Config` of that file."""
+
+    code: Annotated[str, Field(pattern=r"^genai(/[a-z][a-z0-9_]*)+\.py$")] = Field(
+        description="the file with `Config` and `draw`"
+    )
+    data: Name = Field(description="the experiment's")
+
+
 class Params(Strict):
     """params.yaml."""
 
     datasets: dict[Name, DatasetConfig]
     experiments: dict[Name, Experiment]
     generators: dict[Name, Generator]
+    looks: dict[Name, Look] = Field(default_factory=dict)
 
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "datasets": DatasetConfig,
     "experiments": Experiment,
     "generators": Generator,
+    "looks": Look,
 }
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -167,6 +179,10 @@ def load(path: Path = PARAMS) -> Params:
         _known(name, params.experiments, f"generators.{name}", "experiments")
         _known(generator.judge, params.experiments, f"generators.{name}.judge", "experiments")
         _known(generator.real, params.datasets, f"generators.{name}.real", "datasets")
+    for name, look in params.looks.items():
+        _known(name, params.experiments, f"looks.{name}", "experiments")
+        if look.data != (right := params.experiments[name].data):
+            raise UserError(f"looks.{name}.data: {look.data!r} should be {right!r}, the experiment's")
     return params
 
 
@@ -200,6 +216,17 @@ def load_method(name: str, where: str) -> ModuleType:
         known = sorted(p.parent.name for p in path.parents[1].glob("*/train.py"))
         raise UserError(f"{where}: {name!r} should be one of {', '.join(known)}")
     return importlib.import_module(f"genai.training.{name}.train")
+
+
+def load_look(code: str, where: str) -> ModuleType:
+    """Import a file with `Config` and `draw`. Raises UserError."""
+    path = ROOT / code
+    if not path.is_file():
+        raise UserError(f"{where}: {code!r}: there is no such file")
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    if not hasattr(module, "LOOKS_AT"):
+        raise UserError(f"{where}: {code!r} should be a file with LOOKS_AT, Config and draw")
+    return module
 
 
 def model_class(name: str, experiment: Experiment) -> Any:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from genai.cnn.classifier import Convolution, ConvNet, flipped, shifted
+from genai.cnn.classifier import ConvNet, Convolution, flipped, shifted
 from genai.core.dataset import Description
 
 
