@@ -138,22 +138,17 @@ def architecture(model: ConvNet, layers: list[Layer], x: Tensor, classes: list[s
     bottom = -row * (len(layers) + 0.4)
     ax.set(xlim=(0, figures.WIDTH), ylim=(bottom, row * 0.7), aspect="equal")
     ax.axis("off")
-    columns = {
-        "layer": 0.1,
-        "what it makes of this image": 1.75,
-        "shape": 5.2,
-        "parameters": 6.75,
-        "sees, in pixels": 7.7,
-    }
-    for text, at in columns.items():
-        ax.text(at, row * 0.45, text, fontsize=9, color=GREY, ha="right" if at > 6 else "left", va="center")
+    headings = [("layer", 0.1, "left"), ("what it makes of this image", 1.75, "left"), ("shape", 5.15, "left")]
+    headings += [("parameters", 6.6, "right"), ("sees, in pixels", 7.9, "right")]
+    for text, at, side in headings:
+        ax.text(at, row * 0.45, text, fontsize=9, color=GREY, ha=side, va="center")
     largest = max(x.shape[2:])
     for i, layer in enumerate(layers):
         y = -row * i
         ax.text(0.1, y - row / 2, layer.name, fontsize=10, va="center")
-        ax.text(5.2, y - row / 2, " × ".join(map(str, layer.shape)), fontsize=10, va="center")
+        ax.text(5.15, y - row / 2, " × ".join(map(str, layer.shape)), fontsize=10, va="center")
         ax.text(
-            6.75,
+            6.6,
             y - row / 2,
             f"{layer.parameters:,}" if layer.parameters else "–",
             fontsize=10,
@@ -163,13 +158,13 @@ def architecture(model: ConvNet, layers: list[Layer], x: Tensor, classes: list[s
         if i:
             ax.plot([0.1, figures.WIDTH - 0.1], [y, y], color="#dddddd", linewidth=0.8)
         if layer.field is not None and layer.step is not None:
-            ax.text(7.15, y - row / 2, sees(layer), fontsize=10, va="center", ha="right")
-            window(ax, x[0], layer, 7.3, y - row / 2, size)
+            ax.text(7.38, y - row / 2, sees(layer), fontsize=10, va="center", ha="right")
+            window(ax, x[0], layer, 7.44, y - row / 2, size)
             maps = model.convolutions[: layer.ends](x)[0]
             side = size * maps.shape[2] / largest if layer.ends else size
             strip(ax, picture(maps) if not layer.ends else maps, 1.75, y - row / 2, max(side, 0.14), layer.ends == 0)
         else:
-            ax.text(7.15, y - row / 2, sees(layer), fontsize=10, va="center", ha="right")
+            ax.text(7.38, y - row / 2, sees(layer), fontsize=10, va="center", ha="right")
     features, p = model.features(x)[0], model.predict_proba(x)[0]
     y = -row * (len(layers) - 2) - row / 2
     cells(ax, features.numpy(), 1.75, y, 3.1, 0.26, "Blues")
@@ -313,8 +308,9 @@ def feature_maps(model: ConvNet, x: Tensor, n: int) -> Any:
                 plain(axes[i, at + j], maps[i, channel], "Blues", vmin=0, vmax=max(top, 1e-9))
                 frame(axes[i, at + j], "#dddddd")
                 axes[i, at + j].spines[:].set_linewidth(0.6)
-            axes[0, at + j].set_title(f"{'stage ' + str(stage) + chr(10) if not j else ''}{channel}", fontsize=8)
+            axes[0, at + j].set_title((f"stage {stage}\nchannel " if j == 0 else "") + str(channel), fontsize=8)
         at += len(taken)
+    figure.suptitle("What channels at the end of each stage answer, the darker the more", fontsize=10)
     return figure
 
 
@@ -464,18 +460,18 @@ def mistakes(loaded: "Loaded", validation: dict[str, np.ndarray], n: int, classe
     wrong = int((p.argmax(1) != y).sum())
     columns = min(10 if max(map(len, classes)) < 4 else 5, len(worst))
     rows = -(-len(worst) // columns)
-    figure, axes = figures.new(rows * (figures.WIDTH / max(columns, 8) + 0.42) + 0.5, rows, columns, squeeze=False)
+    figure, axes = figures.new(rows * (figures.WIDTH / max(columns, 8) + 0.25) + 0.5, rows, columns, squeeze=False)
     for ax in axes.flat[len(worst) :]:
         ax.axis("off")
     for ax, i in zip(axes.flat, worst, strict=False):
         plain(ax, picture(x[i]), vmin=0, vmax=1)
         taken = int(p[i].argmax())
         frame(ax, SAME if taken == y[i] else OTHER)
-        second = f"\n{classes[taken]} {p[i, taken]:.0%}" if taken != y[i] else "\nright"
-        ax.set_title(f"{classes[y[i]]} {p[i, y[i]]:.0%}{second}", fontsize=8)
+        lines = [f"{classes[c]}: {p[i, c]:.0%}" for c in dict.fromkeys((int(y[i]), taken))]
+        ax.set_title("\n".join(lines), fontsize=8)
     figure.suptitle(
-        f"{wrong} of {len(y)} validation images are taken for another class (orange). "
-        "First line: the true class, second: what it is taken for",
+        f"The least sure of {len(y)} validation images, of which {wrong} are taken for another class (orange).\n"
+        "Above each: its class and how probable it is held; below that what it is taken for instead",
         fontsize=9,
     )
     return figure
