@@ -198,7 +198,7 @@ def strip(ax: Any, maps: Any, left: float, middle: float, side: float, image: bo
     for i, one in enumerate(maps[strongest]):
         at = left + i * (side + 0.05)
         extent = (at, at + side, middle - side / 2, middle + side / 2)
-        ax.imshow(one, cmap="Blues", extent=extent, vmin=0, vmax=maps.max())
+        ax.imshow(one.numpy(), cmap="Blues", extent=extent, vmin=0, vmax=maps.max())
         ax.plot(*zip(*square(extent), strict=True), color="#bbbbbb", linewidth=0.6)
     if room < len(maps):
         ax.text(left + room * (side + 0.05), middle, "…", fontsize=11, va="center")
@@ -239,7 +239,7 @@ def picture(image: Tensor | np.ndarray) -> np.ndarray:
 
 def plain(ax: Any, image: Any, colours: Any = "gray", **options: Any) -> None:
     """Show an image without ticks."""
-    ax.imshow(image, cmap=colours, **options)
+    ax.imshow(np.asarray(image), cmap=colours, **options)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
@@ -394,7 +394,7 @@ def class_activation(model: ConvNet, x: Tensor, y: np.ndarray, classes: list[str
         for i, image in enumerate(x):
             ax = axes[1 + rank, i]
             plain(ax, picture(image), vmin=0, vmax=1)
-            ax.imshow(evidence[i], cmap="viridis", alpha=0.65, vmin=0, vmax=max(float(evidence[i].max()), 1e-9))
+            ax.imshow(evidence[i].numpy(), cmap="viridis", alpha=0.65, vmin=0, vmax=max(float(evidence[i].max()), 1e-9))
             c = int(first[i, rank])
             ax.set_title(f"{classes[c]}\n{p[i, c]:.1%}", fontsize=8)
     for ax, text in zip(axes[:, 0], ("image", "evidence for\nthe first", "for the\nsecond"), strict=True):
