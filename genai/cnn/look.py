@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BATCH = 256
 LOOKS_AT = ConvNet
+ROOM = 2.9  # inches for the maps of a layer, in the figure of the architecture
 GREY, SAME, OTHER = "#666666", figures.PALETTE[0], figures.PALETTE[1]
 
 
@@ -133,45 +134,39 @@ def table(layers: list[Layer]) -> str:
 @torch.no_grad()
 def architecture(model: ConvNet, layers: list[Layer], x: Tensor, classes: list[str]) -> Any:
     """Draw the layers from top to bottom, each with what it makes of the one image x (1, C, H, W)."""
-    row, size = 0.56, 0.46  # inches
-    figure, ax = figures.new(row * (len(layers) + 1) + 0.1)
-    bottom = -row * (len(layers) + 0.4)
-    ax.set(xlim=(0, figures.WIDTH), ylim=(bottom, row * 0.7), aspect="equal")
+    row, size = 0.56, 0.46  # inches, as all below
+    begin, shape, end, field = 1.65, 4.85, 6.7, 7.4  # of the columns; the last two are the right ends of numbers
+    bottom, top = -row * (len(layers) + 0.5), row * 0.8
+    figure, ax = figures.new(top - bottom)
+    figure.set_layout_engine("none")
+    ax.set_position((0, 0, 1, 1))
     ax.axis("off")
-    headings = [("layer", 0.1, "left"), ("what it makes of this image", 1.75, "left"), ("shape", 5.15, "left")]
-    headings += [("parameters", 6.6, "right"), ("sees, in pixels", 7.9, "right")]
+    headings = [("layer", 0.1, "left"), ("what it makes of this image", begin, "left"), ("shape", shape, "left")]
+    headings += [("parameters", end, "right"), ("sees, in pixels", 7.9, "right")]
     for text, at, side in headings:
         ax.text(at, row * 0.45, text, fontsize=9, color=GREY, ha=side, va="center")
     largest = max(x.shape[2:])
     for i, layer in enumerate(layers):
-        y = -row * i
-        ax.text(0.1, y - row / 2, layer.name, fontsize=10, va="center")
-        ax.text(5.15, y - row / 2, " × ".join(map(str, layer.shape)), fontsize=10, va="center")
-        ax.text(
-            6.6,
-            y - row / 2,
-            f"{layer.parameters:,}" if layer.parameters else "–",
-            fontsize=10,
-            va="center",
-            ha="right",
-        )
+        middle = -row * (i + 0.5)
+        ax.text(0.1, middle, layer.name, fontsize=9, va="center")
+        ax.text(shape, middle, " × ".join(map(str, layer.shape)), fontsize=9, va="center")
+        parameters = f"{layer.parameters:,}" if layer.parameters else "–"
+        ax.text(end, middle, parameters, fontsize=9, va="center", ha="right")
+        ax.text(field, middle, sees(layer), fontsize=9, va="center", ha="right")
         if i:
-            ax.plot([0.1, figures.WIDTH - 0.1], [y, y], color="#dddddd", linewidth=0.8)
-        if layer.field is not None and layer.step is not None:
-            ax.text(7.38, y - row / 2, sees(layer), fontsize=10, va="center", ha="right")
-            window(ax, x[0], layer, 7.44, y - row / 2, size)
+            ax.plot([0.1, figures.WIDTH - 0.1], [-row * i] * 2, color="#dddddd", linewidth=0.8)
+        if layer.field is not None:
+            window(ax, x[0], layer, field + 0.06, middle, size)
             maps = model.convolutions[: layer.ends](x)[0]
-            side = size * maps.shape[2] / largest if layer.ends else size
-            strip(ax, picture(maps) if not layer.ends else maps, 1.75, y - row / 2, max(side, 0.14), layer.ends == 0)
-        else:
-            ax.text(7.38, y - row / 2, sees(layer), fontsize=10, va="center", ha="right")
+            strip(ax, maps, begin, middle, max(size * maps.shape[2] / largest, 0.14), layer.ends == 0)
     features, p = model.features(x)[0], model.predict_proba(x)[0]
-    y = -row * (len(layers) - 2) - row / 2
-    cells(ax, features.numpy(), 1.75, y, 3.1, 0.26, "Blues")
-    bars(ax, p.numpy(), classes, 1.75, y - row, 3.1, 0.26)
+    cells(ax, features.numpy(), begin, -row * (len(layers) - 1.5), ROOM, 0.26, "Blues")
+    bars(ax, p.numpy(), classes, begin, -row * (len(layers) - 0.5), ROOM, 0.26)
     total, products = sum(x.parameters for x in layers), sum(x.products for x in layers)
-    ax.text(0.1, bottom + 0.1, f"{total:,} parameters, {products / 1e6:.1f} million multiplications an image; "
-            "each convolution with batch normalisation and ReLU", fontsize=9, color=GREY)  # fmt: skip
+    each = "each convolution with batch normalisation and ReLU"
+    text = f"{total:,} parameters, {products / 1e6:.1f} million multiplications an image; {each}"
+    ax.text(0.1, bottom + 0.15, text, fontsize=8.5, color=GREY)
+    ax.set(xlim=(0, figures.WIDTH), ylim=(bottom, top), aspect="equal")
     return figure
 
 
@@ -188,12 +183,14 @@ def window(ax: Any, image: Tensor, layer: Layer, left: float, middle: float, siz
     ax.add_patch(Rectangle(corner, fields[1], fields[0], fill=False, edgecolor=OTHER, linewidth=1.6, zorder=3))
 
 
-def strip(ax: Any, maps: Any, left: float, middle: float, side: float, image: bool) -> None:
+def strip(ax: Any, maps: Tensor, left: float, middle: float, side: float, image: bool) -> None:
     """Draw an image, or the strongest maps of (C, H, W) side by side, as many as there is room for."""
     if image:
-        ax.imshow(maps, cmap="gray", extent=(left, left + side, middle - side / 2, middle + side / 2), vmin=0, vmax=1)
+        ax.imshow(
+            picture(maps), cmap="gray", extent=(left, left + side, middle - side / 2, middle + side / 2), vmin=0, vmax=1
+        )
         return
-    room = min(len(maps), int(3.2 / (side + 0.05)), 16)
+    room = min(len(maps), int((ROOM + 0.05) / (side + 0.05)))
     strongest = maps.amax((1, 2)).topk(room).indices.sort().values
     for i, one in enumerate(maps[strongest]):
         at = left + i * (side + 0.05)
@@ -250,27 +247,30 @@ def frame(ax: Any, colour: str) -> None:
 
 
 def filters(model: ConvNet) -> Any:
-    """Draw the filters of the first convolution: a column a filter, a row a channel; blue is positive, orange negative."""
+    """Draw the filters of the first convolution as what they weigh in the image, sixteen a row."""
     from matplotlib.colors import LinearSegmentedColormap
 
     first = next(module for module in model.convolutions if isinstance(module, Convolution))
-    w = first.filters().detach().numpy()
-    if w.shape[1] == 1:  # of one channel: rows of sixteen filters
-        per_row = min(16, len(w))
-        w = np.concatenate([w, np.zeros((-len(w) % per_row, *w.shape[1:]), w.dtype)])
-        w = w.reshape(-1, per_row, *w.shape[2:]).swapaxes(0, 1)
-    else:
-        w = w[:16]
-    columns, rows = w.shape[:2]
-    figure, axes = figures.new(rows * 0.5 + 0.55, rows, columns, squeeze=False)
+    patch = getattr(model.convolutions[0], "downscale_factor", 1)
+    w = F.pixel_shuffle(first.filters().detach(), patch).numpy()  # (K, C, S, S) as the pixels lie
+    shown, channels = w[:48], w.shape[1]
+    columns = min(16, len(shown))
+    lines = [shown[i : i + columns, c] for i in range(0, len(shown), columns) for c in range(channels)]
+    figure, axes = figures.new(len(lines) * 0.52 + 0.6, len(lines), columns, squeeze=False)
     colours = LinearSegmentedColormap.from_list("signed", [OTHER, "white", SAME])
     largest = float(abs(w).max())
-    for i in range(rows):
-        for j in range(columns):
-            plain(axes[i, j], w[j, i], colours, vmin=-largest, vmax=largest)
-            frame(axes[i, j], "#bbbbbb")
-            axes[i, j].spines[:].set_linewidth(0.6)
-    figure.suptitle("Filters of the first convolution: white 0, blue positive, orange negative", fontsize=10)
+    names = ["red", "green", "blue"] if channels == 3 else [""] * channels
+    for i, (line, tiles) in enumerate(zip(axes, lines, strict=True)):
+        for ax in line[len(tiles) :]:
+            ax.axis("off")
+        for ax, tile in zip(line, tiles, strict=False):
+            plain(ax, tile, colours, vmin=-largest, vmax=largest)
+            ax.spines[:].set(visible=True, color="#bbbbbb", linewidth=0.6)
+        line[0].set_ylabel(names[i % channels], fontsize=8, rotation=0, ha="right", va="center")
+    several = f" ({len(shown)} of {len(w)})" if len(shown) < len(w) else ""
+    figure.suptitle(
+        f"Filters of the first convolution{several}: white is 0, blue positive, orange negative", fontsize=10
+    )
     return figure
 
 
@@ -306,8 +306,7 @@ def feature_maps(model: ConvNet, x: Tensor, n: int) -> Any:
             top = float(peaks[:, channel].max())
             for i in range(rows):
                 plain(axes[i, at + j], maps[i, channel], "Blues", vmin=0, vmax=max(top, 1e-9))
-                frame(axes[i, at + j], "#dddddd")
-                axes[i, at + j].spines[:].set_linewidth(0.6)
+                axes[i, at + j].spines[:].set(visible=True, color="#dddddd", linewidth=0.6)
             axes[0, at + j].set_title((f"stage {stage}\nchannel " if j == 0 else "") + str(channel), fontsize=8)
         at += len(taken)
     figure.suptitle("What channels at the end of each stage answer, the darker the more", fontsize=10)
