@@ -68,6 +68,8 @@ def shrink(params: dict) -> dict:
     for experiment in params["experiments"].values():
         if "steps" in experiment["train"]:
             experiment["train"].update(steps=4, validate_every=2, batch_size=4)
+    for look in params["looks"].values():
+        look.update(images=2, channels=1, exciting=2, neighbors=1, mistakes=2)
     for generator in params["generators"].values():
         generator["grade"]["n"] = 10 if generator["task"] == "image_generation" else 2
         if "steps" in generator["sampling"]:

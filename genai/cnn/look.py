@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,11 +31,11 @@ GREY, SAME, OTHER = "#666666", figures.PALETTE[0], figures.PALETTE[1]
 class Config(Strict):
     """How much is shown."""
 
-    images: Count = 10  # from validation, of each class in turn
-    channels: Count = 4  # of each stage
-    exciting: Count = 10  # images a channel
-    neighbors: Count = 5  # images an image
-    mistakes: Count = 20  # images
+    images: Count = Field(10, description="of validation, from each class in turn")
+    channels: Count = Field(4, description="of each stage")
+    exciting: Count = Field(10, description="training images that excite a channel most")
+    neighbors: Count = Field(5, description="training images nearest to an image")
+    mistakes: Count = Field(20, description="images of validation whose class is held least probable")
 
 
 def draw(loaded: "Loaded", dataset: Dataset, config: Config, folder: Path) -> None:

@@ -40,6 +40,8 @@ def check(params: Params) -> None:
         if not issubclass(cls, code.LOOKS_AT):
             right = code.LOOKS_AT.__name__
             raise UserError(f"looks.{name}.code: {look.code!r} draws a {right}; {name!r} is a {cls.__name__}")
+        if look.data != (data := params.experiments[name].data):
+            raise UserError(f"looks.{name}.data: {look.data!r} should be {data!r}, the experiment's")
         validate(code.Config, look.model_extra, f"looks.{name}")
 
 

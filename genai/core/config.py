@@ -179,10 +179,8 @@ def load(path: Path = PARAMS) -> Params:
         _known(name, params.experiments, f"generators.{name}", "experiments")
         _known(generator.judge, params.experiments, f"generators.{name}.judge", "experiments")
         _known(generator.real, params.datasets, f"generators.{name}.real", "datasets")
-    for name, look in params.looks.items():
+    for name in params.looks:
         _known(name, params.experiments, f"looks.{name}", "experiments")
-        if look.data != (right := params.experiments[name].data):
-            raise UserError(f"looks.{name}.data: {look.data!r} should be {right!r}, the experiment's")
     return params
 
 
