@@ -26,7 +26,8 @@ bench: .venv/installed
 figures:
 	@mkdir -p docs
 	@cp reports/figures/curves.png docs/
-	@for name in k_means logistic_regression cnn; do cp reports/figures/$$name/weights.png docs/$$name.png; done
+	@for name in k_means logistic_regression; do cp reports/figures/$$name/weights.png docs/$$name.png; done
+	@for name in architecture filters exciting grad_cam neighbors; do cp looks/cnn/$$name.png docs/cnn_$$name.png; done
 	@cp samples/image_diffusion/grid.png docs/digits.png
 
 # uv is pinned and hash-checked by the lock as well; byte code is compiled once, not by every process.

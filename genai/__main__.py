@@ -16,6 +16,7 @@ STAGES = {
     "samples": "draw what a generator shows people: samples/NAME",
     "grade": "draw from a generator and set it beside real examples: grades/NAME.json, generated/NAME",
     "learning_curve": "train an experiment's model on ever more examples: learning_curves/NAME.csv",
+    "look": "look at what a model learned: looks/NAME",
 }
 WHOLE = {
     "report": "set every figure beside its baseline: reports/",

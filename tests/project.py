@@ -72,6 +72,8 @@ def shrink(params: dict) -> dict:
         del params["learning_curves"][name]
     for curve in params["learning_curves"].values():
         curve.update(examples=[20], seeds=1)
+    for look in params["looks"].values():
+        look.update(images=2, channels=1, exciting=2, neighbors=1, mistakes=2)
     for generator in params["generators"].values():
         generator["grade"]["n"] = 10 if generator["task"] == "image_generation" else 2
         if "steps" in generator["sampling"]:

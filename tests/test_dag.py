@@ -58,7 +58,15 @@ def code_of_model(project, folder: str) -> str:
 
 def test_a_stage_names_all_that_it_reads_and_nothing_else(by_dvc):
     lock = stages(by_dvc)
-    assert {name.partition("@")[0] for name in lock} == {"prepare", "train", "evaluate", "sample", "grade", "report"}
+    assert {name.partition("@")[0] for name in lock} == {
+        "prepare",
+        "train",
+        "evaluate",
+        "sample",
+        "grade",
+        "look",
+        "report",
+    }
     for name, stage in lock.items():
         deps, params = named(stage)
         record = read(by_dvc, name)
@@ -89,6 +97,7 @@ def test_nothing_that_a_stage_opens_is_missing(by_dvc, tmp_path):
         "evaluate@mlp",
         "grade@image_diffusion",
         "sample@text_diffusion",
+        "look@cnn",
         "report",
     ):
         deps, _ = named(lock[name])
@@ -121,10 +130,14 @@ EDITS = {
     "genai/commands/grade.py": r"grade@.*",
     "genai/commands/report.py": r"report",
     "genai/commands/learning_curve.py": r"learning_curve@.*",
+    "genai/commands/look.py": r"look@.*",
+    "genai/figures.py": r"look@.*|report",
     "genai/data/diabetes.py": r"prepare@diabetes",
     "genai/data/images.py": r"prepare@digits",
     "genai/basics/k_means.py": r"train@k_means",
     "genai/cnn/classifier.py": r"train@cnn",
+    "genai/cnn/look.py": r"look@cnn",
+    "genai/cnn/layers.py": "",
     "genai/diffusion/text/masked.py": r"train@text_(diffusion|autoregressive)",
     "genai/tasks/clustering.py": r"evaluate@k_means|report",
     "genai/tasks/image_generation.py": r"(sample|grade)@image_diffusion|report",
@@ -150,7 +163,7 @@ def test_an_edit_of_an_algorithm_reaches_what_uses_its_model_and_nothing_else(by
     path.write_text(path.read_text() + "# edited\n")
     done = by_dvc.run("dvc", "repro", cwd=folder)
     ran = set(re.findall(r"Running stage '(.*)'", done.stdout))
-    assert ran == {"train@cnn", "evaluate@cnn", "grade@image_diffusion", "report"}
+    assert ran == {"train@cnn", "evaluate@cnn", "grade@image_diffusion", "look@cnn", "report"}
 
 
 def test_what_training_writes_depends_on_no_sampling_number_and_no_judge(by_dvc, tmp_path):
@@ -177,6 +190,7 @@ def test_a_changed_number_touches_its_own_stages_and_the_report(by_dvc, tmp_path
         ("datasets", "diabetes", "seed"): {"prepare@diabetes", "report"},
         ("generators", "text_diffusion", "show", "n"): {"sample@text_diffusion", "report"},
         ("generators", "text_diffusion", "grade", "n"): {"grade@text_diffusion", "report"},
+        ("looks", "cnn", "mistakes"): {"look@cnn", "report"},
     }
     text = (folder / "params.yaml").read_text()
     for keys, expected in changes.items():

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from genai.core.config import Params, UserError, load, load_file, load_method, model_class, validate
+from genai.core.config import Params, UserError, load, load_file, load_look, load_method, model_class, validate
 
 
 def main() -> None:
@@ -35,6 +35,14 @@ def check(params: Params) -> None:
             raise UserError(f"{at}.data: {experiment.data!r} holds {kind}; {experiment.model} takes {takes}")
     for name in params.generators:
         _generator(name, params, classes)
+    for name, look in params.looks.items():
+        code, cls = load_look(look.code, f"looks.{name}.code"), classes[name]
+        if not issubclass(cls, code.LOOKS_AT):
+            right = code.LOOKS_AT.__name__
+            raise UserError(f"looks.{name}.code: {look.code!r} draws a {right}; {name!r} is a {cls.__name__}")
+        if look.data != (data := params.experiments[name].data):
+            raise UserError(f"looks.{name}.data: {look.data!r} should be {data!r}, the experiment's")
+        validate(code.Config, look.model_extra, f"looks.{name}")
 
 
 def _generator(name: str, params: Params, classes: dict[str, Any]) -> None:

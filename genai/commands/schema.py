@@ -31,6 +31,11 @@ def schema() -> dict[str, Any]:
         ],
         "experiments": [_experiment(module, cls, methods) for module, cls in models],
         "generators": [_generator(cls) for _, cls in models if hasattr(cls, "generates")],
+        "looks": [
+            _section("looks", m.Config, code={"const": f"{m.__name__.replace('.', '/')}.py"})
+            for m in modules
+            if hasattr(m, "LOOKS_AT")
+        ],
     }
     result: dict[str, Any] = Params.model_json_schema()
     result.pop("$defs")

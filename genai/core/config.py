@@ -1,8 +1,8 @@
 """params.yaml as frozen, strict pydantic models, and the one line that a mistake in it gets.
 
 Maps: `datasets` (a source below `genai/data` and its numbers), `experiments` (a data set, a task, a model and its
-numbers), `generators` (how an experiment's model samples and what grades the samples) and `learning_curves` (on how
-many examples an experiment's model is trained again).
+numbers), `generators` (how an experiment's model samples and what grades the samples), `learning_curves` (on how many
+examples an experiment's model is trained again) and `looks` (what draws an experiment's model).
 What belongs to one source, model, task or method of training is validated by the `Config` that stands
 beside it, so that this file, which every stage depends on, knows none of them.
 """
@@ -101,6 +101,15 @@ class LearningCurve(Strict):
     seeds: Count = Field(description="draws of these examples, each with a training of its own")
 
 
+class Look(Open):
+    """What draws the model of an experiment; the other keys belong to the `Config` of that file."""
+
+    code: Annotated[str, Field(pattern=r"^genai(/[a-z][a-z0-9_]*)+\.py$")] = Field(
+        description="the file with `Config` and `draw`"
+    )
+    data: Name = Field(description="the experiment's")
+
+
 class Params(Strict):
     """params.yaml."""
 
@@ -108,6 +117,7 @@ class Params(Strict):
     experiments: dict[Name, Experiment]
     generators: dict[Name, Generator]
     learning_curves: dict[Name, LearningCurve] = Field(default_factory=dict)
+    looks: dict[Name, Look] = Field(default_factory=dict)
 
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -115,6 +125,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "experiments": Experiment,
     "generators": Generator,
     "learning_curves": LearningCurve,
+    "looks": Look,
 }
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -189,6 +200,8 @@ def load(path: Path = PARAMS) -> Params:
         for key, value in of.items():
             if (found := getattr(curve, key)) != value:
                 raise UserError(f"learning_curves.{name}.{key}: {found!r} should be {value!r}, the experiment's")
+    for name in params.looks:
+        _known(name, params.experiments, f"looks.{name}", "experiments")
     return params
 
 
@@ -222,6 +235,17 @@ def load_method(name: str, where: str) -> ModuleType:
         known = sorted(p.parent.name for p in path.parents[1].glob("*/train.py"))
         raise UserError(f"{where}: {name!r} should be one of {', '.join(known)}")
     return importlib.import_module(f"genai.training.{name}.train")
+
+
+def load_look(code: str, where: str) -> ModuleType:
+    """Import a file with `Config` and `draw`. Raises UserError."""
+    path = ROOT / code
+    if not path.is_file():
+        raise UserError(f"{where}: {code!r}: there is no such file")
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    if not hasattr(module, "LOOKS_AT"):
+        raise UserError(f"{where}: {code!r} should be a file with LOOKS_AT, Config and draw")
+    return module
 
 
 def model_class(name: str, experiment: Experiment) -> Any:

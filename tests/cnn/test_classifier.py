@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from genai.cnn.classifier import ConvNet, shifted
+from genai.cnn.classifier import ConvNet, Convolution, flipped, shifted
 from genai.core.dataset import Description
 
 
@@ -33,7 +33,7 @@ def test_takes_its_shape_from_the_data(shape):
 
 def test_a_convolution_is_the_sum_over_its_window_by_hand():
     model, x = convnet(), torch.rand(2, 1, 8, 8)
-    w = model.convolutions[0].weight.detach().numpy()
+    w = model.convolutions[0].filters().detach().numpy()
     padded = np.pad(x.numpy()[:, 0], ((0, 0), (1, 1), (1, 1)))
     expected = sum(
         w[:, 0, i, j][None, :, None, None] * padded[:, None, i : i + 8, j : j + 8] for i in range(3) for j in range(3)
@@ -44,7 +44,7 @@ def test_a_convolution_is_the_sum_over_its_window_by_hand():
 def test_batch_normalisation_standardises_each_channel_over_the_batch():
     model, x = convnet(), torch.rand(16, 1, 8, 8)
     h = model.convolutions[:2](x).transpose(0, 1).flatten(1)
-    torch.testing.assert_close(h.mean(1), torch.zeros(4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(h.mean(1), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(h.var(1, correction=0), torch.ones(4), atol=1e-2, rtol=0)
 
 
@@ -69,6 +69,43 @@ def test_shift_agrees_with_padding_and_cropping():
     for image, candidates in zip(moved, padded, strict=True):
         crops = [candidates[:, i : i + 6, j : j + 6] for i in range(5) for j in range(5)]
         assert sum(torch.equal(image, crop) for crop in crops) == 1
+
+
+def test_convolution_is_torchs_and_its_weight_the_matrix_of_its_windows():
+    torch.manual_seed(0)
+    layer, x = Convolution(3, 5), torch.rand(2, 3, 6, 4)
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.filters(), padding=1))
+    windows = F.unfold(x, 3, padding=1).unflatten(1, (3, 9)).transpose(1, 2).flatten(1, 2)  # (N, 9 C, H W)
+    torch.testing.assert_close(layer(x).flatten(2), layer.weight @ windows)
+
+
+def test_flip_mirrors_whole_images_half_of_them():
+    torch.manual_seed(0)
+    x = torch.rand(4000, 2, 3, 4)
+    moved = flipped(x)
+    mirrored = (moved == x.flip(3)).flatten(1).all(1)
+    assert ((moved == x).flatten(1).all(1) ^ mirrored).all()
+    assert abs(mirrored.float().mean() - 0.5) < 0.04  # five standard deviations
+
+
+def test_where_training_mirrors_an_image_and_its_mirror_image_are_one():
+    x = torch.rand(6, 1, 8, 8)
+    for flip in (True, False):
+        model = convnet(flip=flip).eval()
+        same = torch.allclose(model.predict_proba(x), model.predict_proba(x.flip(3)), atol=1e-6)
+        assert same == flip
+    logits = convnet(flip=True).eval()
+    torch.testing.assert_close(
+        logits.predict_proba(x).log(), ((logits(x) + logits(x.flip(3))) / 2).log_softmax(1), atol=1e-5, rtol=0
+    )
+
+
+def test_patches_become_the_channels_of_the_first_convolution():
+    model, x = convnet((1, 8, 8), patch=2), torch.rand(3, 1, 8, 8)
+    assert model.convolutions[1].filters().shape == (4, 4, 3, 3)
+    patches = model.convolutions[0](x)
+    torch.testing.assert_close(patches[:, 1], x[:, 0, ::2, 1::2])
+    assert model.convolutions(x).shape == (3, 6, 1, 1)
 
 
 def test_augmentation_and_smoothing_act_in_training_only():
@@ -101,6 +138,8 @@ def test_learns_to_tell_bars_apart_wherever_they_stand():
     [
         ({"channels": [4] * 4}, "channels: 4 stages should be at most 3 for images of 8 x 8"),
         ({"shift": 8}, "shift: 8 should be less"),
+        ({"patch": 3}, "patch: 3 should divide the images' 8 x 8"),
+        ({"patch": 4}, "channels: 2 stages should be at most 1 for images of 2 x 2"),
     ],
 )
 def test_what_does_not_fit_the_images_is_refused(config, message):

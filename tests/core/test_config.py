@@ -53,6 +53,7 @@ GOOD = {
             "grade": {"n": 10},
         },
     },
+    "looks": {"cnn": {"code": "genai/cnn/look.py", "data": "digits", "images": 2}},
 }
 
 
@@ -125,6 +126,13 @@ def test_good_parameters_load_frozen(tmp_path):
         ("datasets.digits.source", "text", r"datasets\.digits\.kind: 'images' should be of a source"),
         ("datasets.digits.kind", "table", r"datasets\.digits\.kind: 'table' should be 'images', what digits holds"),
         ("datasets.digits.test", 1.5, r"datasets\.digits\.test: 1\.5 should be less than"),
+        ("looks.cnn.data", "diabetes", r"looks\.cnn\.data: 'diabetes' should be 'digits', the experiment's"),
+        ("looks.other", GOOD["looks"]["cnn"], r"looks\.other: 'other' is not a key of experiments"),
+        ("looks.images", GOOD["looks"]["cnn"], r"looks\.images\.code: 'genai/cnn/look.py' draws a ConvNet; 'images' is a FlowMatching"),
+        ("looks.cnn.code", "genai/cnn/lok.py", r"looks\.cnn\.code: 'genai/cnn/lok.py': there is no such file"),
+        ("looks.cnn.code", "genai/cnn/classifier.py", r"looks\.cnn\.code: .* should be a file with LOOKS_AT"),
+        ("looks.cnn.mistake", 3, r"looks\.cnn\.mistake: unknown key; did you mean mistakes\?"),
+        ("looks.cnn.channels", 0, r"looks\.cnn\.channels: 0 should be greater"),
         ("datasets", None, r"datasets: missing"),
         ("models", {}, r"models: unknown key"),
     ],
