@@ -14,8 +14,8 @@ GRADIENT = {
 }  # fmt: skip
 GOOD = {
     "datasets": {
-        "diabetes": {"kind": "table", "source": "diabetes", "validation": 0.2, "test": 0.2, "seed": 0},
-        "digits": {"kind": "images", "source": "digits", "validation": 0.2, "test": 0.2, "seed": 0},
+        "diabetes": {"kind": "table", "source": "genai/data/diabetes.py", "validation": 0.2, "test": 0.2, "seed": 0},
+        "digits": {"kind": "images", "source": "genai/data/digits.py", "validation": 0.2, "test": 0.2, "seed": 0},
     },
     "experiments": {
         "cnn": {
@@ -121,9 +121,12 @@ def test_good_parameters_load_frozen(tmp_path):
         ("generators.images.grade.n", 0, r"generators\.images\.grade\.n: 0 should be greater"),
         ("generators.cnn", {**GOOD["generators"]["images"]}, r"generators\.cnn: ConvNet generates nothing"),
         ("generators.other", {**GOOD["generators"]["images"]}, r"generators\.other: 'other' is not a key of experiments"),
-        ("datasets.digits.source", "digit", r"datasets\.digits\.source: 'digit' should be a file of genai/data: .*digits"),
-        ("datasets.digits.source", "text", r"datasets\.digits\.kind: 'images' should be of a source"),
-        ("datasets.digits.kind", "table", r"datasets\.digits\.kind: 'table' should be 'images', what digits holds"),
+        ("datasets.digits.source", "genai/data/digit.py", r"datasets\.digits\.source: 'digit' should be a file of genai/data: .*digits"),
+        ("datasets.digits.source", "digits", r"datasets\.digits\.source: 'digits': no such file .*; did you mean genai/data/digits\.py\?"),
+        ("datasets.digits.source", "photos", r"datasets\.digits\.source: 'photos': no such file .*; should be of yours, or like genai/data/digits"),
+        ("datasets.digits.source", "genai/data/text.py", r"datasets\.digits\.kind: 'images' should be of a source"),
+        ("datasets.digits.source", "genai/cnn/classifier.py", r"datasets\.digits\.source: 'genai/cnn/classifier.py' should be a file of genai/data"),
+        ("datasets.digits.kind", "table", r"datasets\.digits\.kind: 'table' should be 'images', what genai/data/digits.py holds"),
         ("datasets.digits.test", 1.5, r"datasets\.digits\.test: 1\.5 should be less than"),
         ("datasets", None, r"datasets: missing"),
         ("models", {}, r"models: unknown key"),
