@@ -84,7 +84,7 @@ class Column(Strict):
         import pandas as pd
 
         if self.type == "number":
-            values = pd.Series(x[:, 0] * self.scale + self.mean)
+            values = pd.Series(x[:, 0].astype(np.float64) * self.scale + self.mean)
         else:
             hot = np.column_stack([x[:, : len(self.levels)], np.full(len(x), 0.5)])  # none of them: the last
             values = pd.Series(np.array([*self.levels, "\0"], dtype=object)[hot.argmax(1)])

@@ -170,6 +170,9 @@ def read_target(values: "Series", task: str, at: str) -> tuple[np.ndarray, list[
     counts = values.value_counts()
     if numbers.notna().all() and len(counts) > MAX_CLASSES:
         raise UserError(f"{at}: {len(counts)} different numbers are too many classes; should it be task: regression?")
+    if counts.iloc[-1] < len(SPLITS):
+        few = f"{counts.iloc[-1]} of {len(values)} examples, should be at least {len(SPLITS)}, one for each split"
+        raise UserError(f"{at}: class {counts.index[-1]!r} has {few}")
     classes = sorted(counts.index, key=float if numbers.notna().all() else str)
     return pd.Index(classes).get_indexer(values), classes
 
@@ -200,18 +203,15 @@ def write(
     """
     at = f"datasets.{directory.name}"
     kept = without_copies(frame, y, indices)
-    check(y, kept, classes, at)
+    check(frame, y, kept, classes, at)
     train = frame.iloc[kept["train"]]
     columns = [learn(train[name]) for name in frame]
     shape = [sum(len(column.features) for column in columns)]
     description = Description(kind="table", shape=shape, classes=classes or [], columns=columns)
     y = y.astype(np.float32 if classes is None else np.int64)
-    try:
-        x = {split: description.encode(frame.iloc[index]) for split, index in kept.items()}
-    except UserError as error:
-        raise UserError(f"{at}: column {error}") from None
     for split_, index in kept.items():
-        write_arrays(directory / f"{split_}.safetensors", {"x": x[split_], "y": y[index]})
+        x = description.encode(frame.iloc[index])
+        write_arrays(directory / f"{split_}.safetensors", {"x": x, "y": y[index]})
     write_json(directory / "description.json", description.model_dump())
     sizes = ", ".join(f"{split} {len(kept[split]):,}" for split in SPLITS)
     dropped = {split: len(indices[split]) - len(kept[split]) for split in SPLITS}
@@ -245,8 +245,13 @@ def without_copies(frame: "DataFrame", y: np.ndarray, indices: dict[str, np.ndar
     return {split: kept[split] for split in SPLITS}
 
 
-def check(y: np.ndarray, indices: dict[str, np.ndarray], classes: list[str] | None, at: str) -> None:
-    """Raise UserError where a target is not finite, a class is missing in a split, or there is nothing to predict."""
+def check(
+    frame: "DataFrame", y: np.ndarray, indices: dict[str, np.ndarray], classes: list[str] | None, at: str
+) -> None:
+    """Raise UserError where a value is not finite, a class is missing in a split, or there is nothing to predict."""
+    for name, values in frame.select_dtypes("number").items():
+        if not (largest := values.abs().max()) <= np.finfo(np.float32).max and values.notna().any():
+            raise UserError(f"{at}: column {name!r}: {largest} should be finite in float32")
     if not np.isfinite(y.astype(np.float32)).all():
         raise UserError(f"{at}: a value of the target is not finite")
     if classes is None:
@@ -258,11 +263,9 @@ def check(y: np.ndarray, indices: dict[str, np.ndarray], classes: list[str] | No
     if not np.array_equal(found := np.unique(y), np.arange(len(classes))):
         raise UserError(f"{at}: classes {found.tolist()}; should be every number from 0 to {len(classes) - 1}")
     for split, index in indices.items():
-        absent = np.setdiff1d(y, y[index])
-        if len(absent):
-            n = np.count_nonzero(y == absent[0])
-            few = f"it has {n}, should have at least 3" if n < 3 else f"of its {n} the others have copies or took all"
-            raise UserError(f"{at}: no example of class {classes[int(absent[0])]!r} for the {split} split: {few}")
+        if len(absent := np.setdiff1d(y, y[index])):
+            why = "should have one at least, and no copy of it in a later split"
+            raise UserError(f"{at}: class {classes[int(absent[0])]!r} has no example in {split}; {why}")
 
 
 def learn(values: "Series") -> Column:

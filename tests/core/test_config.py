@@ -1,6 +1,7 @@
 """params.yaml: what is right loads, and each mistake gets one line that names path, value and what is right."""
 
 import copy
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -160,3 +161,15 @@ def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path):
     (tmp_path / "params.yaml").write_bytes(b"\xff")
     with pytest.raises(UserError, match="not UTF-8"):
         config.load(tmp_path / "params.yaml")
+
+
+def test_a_path_of_ones_own_is_read_by_the_file_of_its_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = config.DatasetConfig(kind="table", source="houses.csv")
+    with pytest.raises(UserError, match="datasets.mine.source: 'houses.csv': no such file or folder"):
+        config.load_source(section, "datasets.mine")
+    for name in ("houses.csv.dvc", "houses.csv"):  # what `dvc add` left and `dvc pull` brings, then the file
+        (tmp_path / name).touch()
+        module, path = config.load_source(section, "datasets.mine")
+        assert module.__name__ == "genai.data.table" and path == Path("houses.csv")
+        (tmp_path / name).unlink()
