@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from genai import model
 from genai.core import config
-from genai.core.dataset import Dataset, Description, write_arrays
+from genai.core.dataset import Column, Dataset, Description, write_arrays
 from genai.tracking.finished import md5
 
 HERE = Path(__file__).parents[1]
@@ -30,9 +30,19 @@ IMAGES = Description(kind="images", shape=[1, 8, 8], classes=list("0123456789"))
 TEXT = Description(kind="text", shape=[32], vocabulary_size=256)
 N = 60  # examples in each split
 
+RAW = Description(
+    kind="table",
+    shape=[5],
+    columns=[
+        Column(name="label", type="number", mean=40.0, scale=10.0),
+        Column(name="city", type="category", levels=["Lima", "Oslo", "Rome"], missing=True),
+    ],
+)
+
 # What the tests use: keyword arguments of `finish`.
 MEAN: dict[str, Any] = {}
 LINEAR = {"code": "genai/basics/linear_regression.py", "model": "Ridge", "settings": {"alpha": 1.0}}
+OF_ROWS = LINEAR | {"description": RAW, "data": "people"}
 OF_DIGITS = {"description": IMAGES, "data": "digits"}
 MAJORITY = OF_DIGITS | {"model": "MajorityClass", "task": "classification"}
 K_MEANS = OF_DIGITS | {
@@ -63,7 +73,7 @@ DIFFUSION = OF_TEXT | {
 def shrink(params: dict) -> dict:
     """Return the project's parameters with a few steps instead of many; everything else as it is."""
     for data in params["datasets"].values():
-        if data["source"] == "python_reference":
+        if data["source"].endswith("/python_reference.py"):
             data.update(test=0.01, validation=0.01)
     for experiment in params["experiments"].values():
         if "steps" in experiment["train"]:

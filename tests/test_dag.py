@@ -257,7 +257,7 @@ def test_a_data_set_a_model_a_task_and_a_generator_are_one_file_and_one_section_
     for path, text in {"data/clouds": SOURCE, "basics/sign": MODEL, "tasks/detection": TASK}.items():
         (folder / "genai" / f"{path}.py").write_text(text)
     params = YAML().load(folder / "params.yaml")
-    params["datasets"]["clouds"] = {"kind": "table", "source": "clouds", "seed": 0}
+    params["datasets"]["clouds"] = {"kind": "table", "source": "genai/data/clouds.py", "seed": 0}
     params["experiments"]["sign"] = {
         "data": "clouds", "task": "detection", "code": "genai/basics/sign.py", "model": "Sign",
         "config": {"threshold": 0.5}, "train": {"method": "fit", "seed": 0, "threads": 1},

@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from genai.core.config import Params, UserError, load, load_file, load_look, load_method, model_class, validate
+from genai.core.config import (
+    Params,
+    UserError,
+    load,
+    load_file,
+    load_look,
+    load_method,
+    load_source,
+    model_class,
+    validate,
+)
 
 
 def main() -> None:
@@ -12,11 +22,7 @@ def main() -> None:
 def check(params: Params) -> None:
     """Validate all of it before anything runs. Raises UserError."""
     for name, dataset in params.datasets.items():
-        source = load_file("data", dataset.source, f"datasets.{name}.source")
-        if getattr(source, "kind", None) != dataset.kind:
-            kind = getattr(source, "kind", None)
-            right = f"{kind!r}, what {dataset.source} holds" if kind else "of a source"
-            raise UserError(f"datasets.{name}.kind: {dataset.kind!r} should be {right}")
+        source, _ = load_source(dataset, f"datasets.{name}")
         validate(source.Config, dataset.model_extra, f"datasets.{name}")
     classes = {name: model_class(name, experiment) for name, experiment in params.experiments.items()}
     for name, experiment in params.experiments.items():

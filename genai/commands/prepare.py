@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from genai.core.config import load_file, validate
+from genai.core.config import load_source, validate
 from genai.core.stage import limit_threads, stage
 
 
@@ -14,7 +14,10 @@ def main(name: str) -> None:
         from genai.data import download
 
         download.mirror()  # a wrong setting is told whatever the source
-        source = load_file("data", section.source, f"datasets.{name}.source")
+        source, own = load_source(section, f"datasets.{name}")
         config = validate(source.Config, section.model_extra, f"datasets.{name}")
         with replaced(Path("data") / name) as folder:
-            source.prepare(config, folder)
+            if own:
+                source.prepare(config, folder, this.reads(own))
+            else:
+                source.prepare(config, folder)

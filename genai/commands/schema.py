@@ -25,9 +25,9 @@ def schema() -> dict[str, Any]:
     ]
     choices = {
         "datasets": [
-            _section("datasets", m.Config, kind={"const": m.kind}, source={"const": _name(m)})
+            _section("datasets", m.Config, kind={"const": getattr(m, "kind", _name(m))}, source=_source(m))
             for m in modules
-            if hasattr(m, "prepare")
+            if hasattr(m, "prepare") and m.__name__.startswith("genai.data.")
         ],
         "experiments": [_experiment(module, cls, methods) for module, cls in models],
         "generators": [_generator(cls) for _, cls in models if hasattr(cls, "generates")],
@@ -49,6 +49,11 @@ def schema() -> dict[str, Any]:
 
 def _name(module: ModuleType) -> str:
     return module.__name__.rpartition(".")[2]
+
+
+def _source(module: ModuleType) -> dict[str, Any]:
+    own = {"type": "string", "not": {"pattern": "^genai/"}, "description": "the path of your own data"}
+    return {"const": f"genai/data/{_name(module)}.py"} if hasattr(module, "kind") else own
 
 
 def _section(table: str, own: Any = None, **properties: Any) -> dict[str, Any]:

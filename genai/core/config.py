@@ -1,6 +1,6 @@
 """params.yaml as frozen, strict pydantic models, and the one line that a mistake in it gets.
 
-Maps: `datasets` (a source below `genai/data` and its numbers), `experiments` (a data set, a task, a model and its
+Maps: `datasets` (a source and its numbers), `experiments` (a data set, a task, a model and its
 numbers), `generators` (how an experiment's model samples and what grades the samples), `learning_curves` (on how many
 examples an experiment's model is trained again) and `looks` (what draws an experiment's model).
 What belongs to one source, model, task or method of training is validated by the `Config` that stands
@@ -49,10 +49,12 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class DatasetConfig(Open):
-    """A data set: where it comes from; the other keys belong to the source's own `Config`."""
+    """A data set: where it comes from; the other keys belong to the `Config` of the source, or of the kind."""
 
     kind: Literal["table", "images", "text"]
-    source: Name = Field(description="a file below genai/data")
+    source: Annotated[str, Field(min_length=1)] = Field(
+        description="a file below genai/data that knows the data, or the path of your own: what DVC watches"
+    )
 
 
 class Training(Open):
@@ -226,6 +228,29 @@ def load_file(folder: str, name: str, where: str) -> ModuleType:
         known = sorted(p.stem for p in path.parent.glob("[a-z]*.py"))
         raise UserError(f"{where}: {name!r} should be a file of genai/{folder}: {', '.join(known)}")
     return importlib.import_module(f"genai.{folder}.{name}")
+
+
+def load_source(dataset: DatasetConfig, at: str) -> tuple[ModuleType, Path | None]:
+    """Return the module that prepares a data set, and the path of the user's own data where it is of such.
+
+    A source of the package is named by its file, genai/data/SOURCE.py; any other path is read by the file of its kind.
+    Raises UserError.
+    """
+    path = Path(dataset.source)
+    if path.is_relative_to("genai"):
+        module = load_file("data", path.stem if path == Path("genai/data", path.name) else str(path), f"{at}.source")
+        kind = getattr(module, "kind", None)
+        if kind != dataset.kind:
+            right = f"{kind!r}, what {path} holds" if kind else "of a source"
+            raise UserError(f"{at}.kind: {dataset.kind!r} should be {right}")
+        return module, None
+    if not path.exists() and not path.with_name(f"{path.name}.dvc").exists():
+        close = difflib.get_close_matches(path.stem, [p.stem for p in (ROOT / "genai/data").glob("[a-z]*.py")], 1)
+        hint = (
+            f"did you mean genai/data/{close[0]}.py?" if close else "should be of yours, or like genai/data/digits.py"
+        )
+        raise UserError(f"{at}.source: {dataset.source!r}: no such file or folder; {hint}")
+    return load_file("data", dataset.kind, f"{at}.kind"), path
 
 
 def load_method(name: str, where: str) -> ModuleType:

@@ -2,7 +2,7 @@
 
 data/NAME/description.json                      kind, shapes, classes, vocabulary size
 data/NAME/card.md                               where it came from, what was done, what was checked
-data/NAME/{train,validation,test}.safetensors   table and images: x, y
+data/NAME/{train,validation,test}.safetensors   table (encoded) and images: x, y
 data/NAME/{train,validation,test}.txt           text, with tokenizer.json
 """
 
@@ -12,26 +12,93 @@ import shutil
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from genai.core.config import Strict, UserError
+from genai.core.config import Seed, Share, Strict, UserError
 
 Kind = Literal["table", "images", "text"]
 SPLITS = ("train", "validation", "test")
 
 
+class RandomSplit(Strict):
+    """How data that are published in one part are split."""
+
+    validation: Share
+    test: Share
+    seed: Seed = Field(description="of the split")
+
+
+class PublishedSplit(Strict):
+    """How data that are published with a training and a test part are split."""
+
+    validation: Share = Field(description="share of the published training part")
+    seed: Seed = Field(description="of the split into training and validation")
+
+
+class Column(Strict):
+    """A column of a table, and how it becomes the numbers that every model takes: learned from the training split.
+
+    A number is standardised, a missing one then 0, the mean. A category is one-hot over its levels in training, all 0
+    for any other. Where a value of training is missing, one more number says so, 0 or 1.
+    """
+
+    name: str
+    type: Literal["number", "category"]
+    mean: float = 0.0  # of a number
+    scale: float = 1.0  # of a number: its standard deviation, or 1 where it does not vary
+    levels: list[str] = Field(default_factory=list)  # of a category
+    missing: bool = False  # in training
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the numbers that it becomes."""
+        features = [self.name] if self.type == "number" else [f"{self.name} is {level}" for level in self.levels]
+        return [*features, f"{self.name} is missing"] if self.missing else features
+
+    def encode(self, values) -> np.ndarray:
+        """Return a pandas series (N,) as (N, features) float32. Raises UserError where a number is none."""
+        import pandas as pd
+
+        absent = values.isna().to_numpy()
+        if self.type == "number":
+            numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+            with np.errstate(over="ignore"):
+                x = ((numbers - self.mean) / self.scale).astype(np.float32)[:, None]
+            if (wrong := ~absent & ~np.isfinite(x[:, 0])).any():
+                raise UserError(f"{self.name}: {values[wrong].iloc[0]!r} should be a number")
+            x[absent] = 0
+        else:
+            codes = pd.Index(self.levels, dtype=object).get_indexer(
+                values.where(~absent, "").astype(str).astype(object)
+            )
+            x = (codes[:, None] == np.arange(len(self.levels))) & ~absent[:, None]
+        return np.column_stack([x, absent] if self.missing else [x]).astype(np.float32)
+
+    def decode(self, x: np.ndarray):
+        """Return the values, a pandas series, that `encode` made x (N, features) of; an unknown level as "\\0"."""
+        import pandas as pd
+
+        if self.type == "number":
+            values = pd.Series(x[:, 0].astype(np.float64) * self.scale + self.mean)
+        else:
+            hot = np.column_stack([x[:, : len(self.levels)], np.full(len(x), 0.5)])  # none of them: the last
+            values = pd.Series(np.array([*self.levels, "\0"], dtype=object)[hot.argmax(1)])
+        return values.mask(x[:, -1] == 1) if self.missing else values
+
+
 class Description(Strict):
-    """What a model needs to know of its data to take its shape."""
+    """What a model needs to know of its data to take its shape, and who uses it to give it examples."""
 
     kind: Kind
     shape: list[int]  # of one example: [features], [channels, height, width] or [tokens in a window]
-    classes: list[str] = Field(default_factory=list)  # images: the name of class 0, 1, ...
+    classes: list[str] = Field(default_factory=list)  # table and images: the name of class 0, 1, ...
     vocabulary_size: int = 0  # text: number of tokens, special ones excluded
+    columns: list[Column] = Field(default_factory=list)  # table: as it was before it was encoded
 
     @property
     def n_classes(self) -> int:
@@ -39,6 +106,36 @@ class Description(Strict):
         if not self.classes:
             raise ValueError("the data have no classes")
         return len(self.classes)
+
+    def served(self) -> dict[str, Any]:
+        """Return what a served model takes, and an example: the columns of a table, missing values null, or examples."""
+        if not self.columns:
+            return {"inputs": ("tensor", "float32", (-1, *self.shape)), "example": None}
+        types = {"number": "double", "category": "string"}
+        example = {c.name: [c.levels[0] if c.levels else float(f"{c.mean:.4g}")] for c in self.columns}
+        return {"inputs": ("columns", {c.name: types[c.type] for c in self.columns}), "example": example}
+
+    def decode(self, x: np.ndarray):
+        """Return the rows of a table, a pandas frame, that `encode` made x (N, features) of."""
+        import pandas as pd
+
+        ends = np.cumsum([len(column.features) for column in self.columns])[:-1]
+        parts = zip(self.columns, np.split(x, ends, axis=1), strict=True)
+        return pd.DataFrame({column.name: column.decode(part) for column, part in parts})
+
+    def encode(self, rows) -> np.ndarray:
+        """Return x (N, features) float32 of the rows of a table, a pandas frame with its columns in any order.
+
+        Examples of data without columns are given as arrays, and returned as they are. Raises UserError where columns
+        are missing or unknown, or a number is none.
+        """
+        if not self.columns:
+            return rows
+        names, given = [column.name for column in self.columns], [*rows.columns]
+        differ = {"missing": [n for n in names if n not in given], "unknown": [n for n in given if n not in names]}
+        if told := [f"{what}: {', '.join(map(repr, found))}" for what, found in differ.items() if found]:
+            raise UserError(f"columns {'; '.join(told)}; should be {', '.join(map(repr, names))}")
+        return np.hstack([column.encode(rows[column.name]) for column in self.columns])
 
 
 class Dataset:
@@ -61,7 +158,7 @@ class Dataset:
     def arrays(self, split: str) -> dict[str, np.ndarray]:
         """Return the split's arrays, first axis the examples.
 
-        table:      x (N, features) float32, y (N,) float32
+        table:      x (N, features) float32, y (N,) float32, or int64 where it is a class
         images:     x (N, C, H, W) float32 in [0, 1], y (N,) int64
         text:       tokens (N, T) int64; of `train` every window of T tokens (a view: N is about the
                     number of tokens), of the others the windows side by side
@@ -111,6 +208,16 @@ class Dataset:
     @cached_property
     def tokenizer(self):
         return load_tokenizer(self.directory)
+
+
+def read_utf8(path: Path, at: str) -> str:
+    """Return the text of a file of the user's, a byte-order mark and line ends as they are. Raises UserError."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{at}: {path} is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{at}: {str(path)!r}: {error.strerror}; it should be a file") from None
 
 
 def load_tokenizer(directory: Path):
@@ -182,15 +289,17 @@ def write_image_grid(x: np.ndarray, path: Path) -> None:
 def split_indices(n: int, shares: dict[str, float], seed: int, y: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Return the shuffled indices of the splits that `shares` names, and of train, which gets the rest.
 
-    Of each class its share where `y` (N,) is given. Raises UserError where n is too small for an example in each.
+    Of each class its share where `y` (N,) is given, and at least one where it has as many as there are splits.
+    Raises UserError where n is too small for an example in each.
     """
     rng = np.random.default_rng(seed)
     groups = [np.arange(n)] if y is None else [np.flatnonzero(y == c) for c in np.unique(y)]
     parts: dict[str, list[np.ndarray]] = {split: [] for split in [*shares, "train"]}
     for group in groups:
+        least = int(y is not None and len(group) > len(shares))
         group, start = rng.permutation(group), 0
         for split, share in shares.items():
-            end = start + round(len(group) * share)
+            end = start + max(least, round(len(group) * share))
             parts[split].append(group[start:end])
             start = end
         parts["train"].append(group[start:])

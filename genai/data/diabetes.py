@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from genai.core.dataset import Kind
+from genai.core.dataset import RandomSplit as Config
 from genai.data import table
-from genai.data.table import Config
 
 __all__ = ["Config", "kind", "prepare"]
 
@@ -16,13 +16,14 @@ index, blood pressure and six blood-serum measurements; the target is a measure 
 gone a year later. Efron, Hastie, Johnstone and Tibshirani, "Least angle regression", Annals of Statistics, 2004.
 
 The features are the raw ones (`scaled=False`): scikit-learn's default would centre and scale them with the
-statistics of all patients, those of the test split included. A model standardises by what it is fitted to.
+statistics of all patients, those of the test split included.
 """
 
 
 def prepare(config: Config, directory: Path) -> None:
-    """Write the data set, features in their own units. Raises UserError where a value or a split is wrong."""
+    """Write the data set. Raises UserError where a value or a split is wrong."""
     from sklearn.datasets import load_diabetes
 
-    diabetes = load_diabetes(scaled=False)
-    table.write(directory, "Diabetes", diabetes.data, diabetes.target, diabetes.feature_names, config, ABOUT)
+    diabetes = load_diabetes(scaled=False, as_frame=True)
+    y = diabetes.target.to_numpy()
+    table.write(directory, "Diabetes", diabetes.data, y, table.split(y, config, None), ABOUT)

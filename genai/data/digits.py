@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
-from genai.core.config import Seed, Share, Strict
 from genai.core.dataset import Kind, split_indices
+from genai.core.dataset import RandomSplit as Config
 from genai.data.images import write
+
+__all__ = ["Config", "kind", "prepare"]
 
 kind: Kind = "images"
 
@@ -18,12 +19,6 @@ Learning Repository, 1998 (CC BY 4.0): each pixel counts the ink dots, 0 to 16, 
 bitmap; here divided by 16. The splits are random and stratified; the source names no writers, so that one
 writer's digits stand in all splits.
 """
-
-
-class Config(Strict):
-    validation: Share
-    test: Share
-    seed: Seed = Field(description="of the split")
 
 
 def prepare(config: Config, directory: Path) -> None:

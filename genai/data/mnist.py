@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from genai.core.dataset import Kind
-from genai.data.images import Config, from_torchvision
+from genai.core.dataset import PublishedSplit as Config
+from genai.data.images import from_torchvision
 
 __all__ = ["Config", "kind", "prepare"]
 

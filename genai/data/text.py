@@ -1,4 +1,4 @@
-"""What every text source does with its documents: normalise, deal to splits, drop near-copies, learn a tokenizer."""
+"""Texts, your own too: their documents are normalised and dealt to splits, near-copies dropped, a tokenizer learned."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from genai.core.config import Seed, Share, Strict, UserError
-from genai.core.dataset import SPLITS, Description, write_json, write_text
+from genai.core.dataset import SPLITS, Description, read_utf8, write_json, write_text
 
 LONGEST = 2500  # characters, about a printed page: no paragraph is longer
 SECTION = 20_000  # characters of a section of a text that has no documents
@@ -28,6 +28,33 @@ class TextConfig(Strict):
     validation: Share = Field(0.05, description="share of the characters, in whole documents")
     test: Share = Field(0.05, description="share of the characters, in whole documents")
     seed: Seed = Field(0, description="of the documents' assignment to splits")
+
+
+class Config(TextConfig):
+    """Of a text of the user's: nothing of its own."""
+
+
+def prepare(config: Config, directory: Path, path: Path) -> None:
+    """Write the data set of a UTF-8 file, or of a folder of them, hidden ones left out.
+
+    Form feeds end the documents of a file; without any, each file of a folder is a document, and a single file is cut
+    into sections. Raises UserError where a file is not text or a split would hold too little.
+    """
+    at = f"datasets.{directory.name}"
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.is_file())
+        files = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        if not files:
+            raise UserError(f"{at}.source: the folder {path} holds no file; it should hold texts")
+        documents = [document for file in files for document in read_utf8(file, f"{at}.source").split("\f")]
+        origin = (
+            f"The {len(files):,} files of the user's folder `{path}`; each is a document, or as many as form feeds end."
+        )
+    else:
+        content = read_utf8(path, f"{at}.source")
+        documents = content.split("\f") if "\f" in content else sections(content, config)
+        origin = f"The user's file `{path}`. Form feeds end its documents; without any, they are consecutive parts."
+    write(documents, config, directory, f"# {path.stem}\n\n## Origin\n\n{origin} Licence: the user knows.")
 
 
 def normalise(text: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from genai.core.dataset import Dataset
+from genai.core.dataset import Dataset, Description
 from genai.model import Loaded
 
 RANKED_BY = ("accuracy",)
@@ -42,12 +42,16 @@ def accuracy_of(prediction: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 def signature(description: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
     """Return what a served model takes and answers."""
-    inputs = ("tensor", "float32", (-1, *description["shape"]))
-    return {"inputs": inputs, "outputs": ("columns", dict.fromkeys(description["classes"], "double")), "example": None}
+    return {
+        **Description.model_validate(description).served(),
+        "outputs": ("columns", dict.fromkeys(description["classes"], "double")),
+    }
 
 
 def answer(loaded: Loaded, directory: Path, data: Any, sampling: dict[str, Any]) -> Any:
-    """Return the probability of each class for each example of data (N, ...)."""
+    """Return the probability of each class for each example of data (N, ...), or row of a table."""
     import pandas as pd
 
-    return pd.DataFrame(loaded.apply("predict_proba", data), columns=loaded.description.classes)
+    return pd.DataFrame(
+        loaded.apply("predict_proba", loaded.description.encode(data)), columns=loaded.description.classes
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from genai.core.dataset import Dataset
+from genai.core.dataset import Dataset, Description
 from genai.model import Loaded
 
 RANKED_BY = ("clustering_accuracy",)
@@ -42,12 +42,11 @@ def measure(clusters: np.ndarray, y: np.ndarray) -> tuple[dict[str, float], dict
 
 def signature(description: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
     """Return what a served model takes and answers."""
-    inputs = ("tensor", "float32", (-1, *description["shape"]))
-    return {"inputs": inputs, "outputs": ("columns", {"cluster": "long"}), "example": None}
+    return {**Description.model_validate(description).served(), "outputs": ("columns", {"cluster": "long"})}
 
 
 def answer(loaded: Loaded, directory: Path, data: Any, sampling: dict[str, Any]) -> Any:
-    """Return the number of each example's cluster, for data (N, ...)."""
+    """Return the number of each example's cluster, for data (N, ...) or the rows of a table."""
     import pandas as pd
 
-    return pd.DataFrame({"cluster": loaded.apply("predict", data)})
+    return pd.DataFrame({"cluster": loaded.apply("predict", loaded.description.encode(data))})

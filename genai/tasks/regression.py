@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from genai.core.dataset import Dataset
+from genai.core.dataset import Dataset, Description
 from genai.model import Loaded
 
 RANKED_BY = ("r2",)
@@ -36,12 +36,11 @@ def measure(prediction: np.ndarray, y: np.ndarray) -> tuple[dict[str, float], di
 
 def signature(description: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
     """Return what a served model takes and answers."""
-    inputs = ("tensor", "float32", (-1, *description["shape"]))
-    return {"inputs": inputs, "outputs": ("columns", {"prediction": "double"}), "example": None}
+    return {**Description.model_validate(description).served(), "outputs": ("columns", {"prediction": "double"})}
 
 
 def answer(loaded: Loaded, directory: Path, data: Any, sampling: dict[str, Any]) -> Any:
-    """Return the prediction for each example of data (N, ...)."""
+    """Return the prediction for each example of data (N, ...), or row of a table."""
     import pandas as pd
 
-    return pd.DataFrame({"prediction": loaded.apply("predict", data)})
+    return pd.DataFrame({"prediction": loaded.apply("predict", loaded.description.encode(data))})

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from genai.core.config import UserError, code_hash, load_file
-from genai.core.dataset import Dataset
+from genai.core.dataset import Dataset, Description, write_arrays
 from genai.tasks.language_model import block_length
 from genai.tracking import gate
 from genai.tracking.finished import Finished, md5
@@ -103,9 +103,9 @@ def _score_anew(store: Store, e: Finished, champion: Any, folder: Path) -> np.nd
     model, code = download(store, f"models:/{champion.name}/{champion.version}", folder)
     config = json.loads((model / "config.json").read_text())
     theirs, present = config["description"], json.loads((data / "description.json").read_text())
-    keys = ["kind", "classes"] + ([] if present["kind"] == "text" else ["shape"])  # a window may be of any length
-    if other := [key for key in keys if theirs[key] != present[key]]:
-        raise Gone(f"its data are of another {other[0]}: {theirs[other[0]]}, now {present[other[0]]}")
+    old, new = _compared(theirs), _compared(present)
+    if other := [key for key in new if old.get(key) != new[key]]:
+        raise Gone(f"its data are of another {other[0]}: {old.get(other[0])}, now {new[other[0]]}")
     if (task := config["experiment"]["task"]) != e.config["experiment"]["task"]:
         raise Gone(f"it is measured at another task, {task}")
     view = folder / "view" / data.name  # the present data as the champion takes them: its windows, its tokenizer
@@ -117,6 +117,8 @@ def _score_anew(store: Store, e: Finished, champion: Any, folder: Path) -> np.nd
     (view / "description.json").write_text(json.dumps(theirs))
     out = folder / "anew.json"
     try:
+        if "columns" in new:
+            _encode_anew(Dataset(data), Description.model_validate(theirs), view / "test.safetensors")
         if config["code"] == code_hash(config["experiment"]["code"]):
             score(model, view, out)
         else:
@@ -133,6 +135,23 @@ def _score_anew(store: Store, e: Finished, champion: Any, folder: Path) -> np.nd
     ) as error:
         raise Gone(f"it does not load: {str(error).splitlines()[-1][:200]}") from None
     return np.array(json.loads(out.read_text()), dtype=np.float64)
+
+
+def _compared(description: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be the same of two data sets for a model of one to be measured on the other."""
+    about = {key: description[key] for key in ("kind", "classes")}
+    if columns := description.get("columns"):  # each may have other means and levels
+        return about | {"columns": [column["name"] for column in columns]}
+    return (
+        about if description["kind"] == "text" else about | {"shape": description["shape"]}
+    )  # a window: of any length
+
+
+def _encode_anew(dataset: Dataset, theirs: Description, path: Path) -> None:
+    """Write the test split of a table by the means and levels that a model was trained with. Raises UserError."""
+    arrays = dataset.arrays("test")
+    x = theirs.encode(dataset.description.decode(arrays["x"]))
+    write_arrays(path, arrays | {"x": x})  # takes the place of the link
 
 
 def score(model: Path, data: Path, out: Path) -> None:

@@ -13,7 +13,7 @@ from genai.core.config import UserError, load_file
 # Bounds of one request, so that none takes a server's memory or its day: of its rows here, of its numbers in the
 # Sampling of the model, by which the task's `answer` validates them.
 MAX_ROWS = {"prompt": 64, "text": 1024, "label": 256}  # of a data frame with that column
-MAX_EXAMPLES = 10_000  # of an array
+MAX_EXAMPLES = 10_000  # of an array or a table
 
 
 def _load_pyfunc(path: str) -> "Served":  # the name that MLflow looks for
@@ -41,16 +41,16 @@ class Served:
         from mlflow.exceptions import MlflowException
 
         try:
-            _check(data)
+            _check(data, bool(self.loaded.description.columns))
             sampling = self.generator.get("sampling", {}) | (params or {})
             return self.task.answer(self.loaded, self.directory, data, sampling)
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
 
 
-def _check(data: Any) -> None:
+def _check(data: Any, table: bool) -> None:
     """Raise UserError where a request has too many rows."""
-    column = next(iter(getattr(data, "columns", [])), "inputs")
+    column = "inputs" if table else next(iter(getattr(data, "columns", [])), "inputs")
     limit = MAX_ROWS.get(column, MAX_EXAMPLES)
     if len(data) > limit:
         raise UserError(f"{column}: {len(data)} rows in one request, should be at most {limit}")

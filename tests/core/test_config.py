@@ -1,6 +1,7 @@
 """params.yaml: what is right loads, and each mistake gets one line that names path, value and what is right."""
 
 import copy
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -14,8 +15,8 @@ GRADIENT = {
 }  # fmt: skip
 GOOD = {
     "datasets": {
-        "diabetes": {"kind": "table", "source": "diabetes", "validation": 0.2, "test": 0.2, "seed": 0},
-        "digits": {"kind": "images", "source": "digits", "validation": 0.2, "test": 0.2, "seed": 0},
+        "diabetes": {"kind": "table", "source": "genai/data/diabetes.py", "validation": 0.2, "test": 0.2, "seed": 0},
+        "digits": {"kind": "images", "source": "genai/data/digits.py", "validation": 0.2, "test": 0.2, "seed": 0},
     },
     "experiments": {
         "cnn": {
@@ -122,9 +123,12 @@ def test_good_parameters_load_frozen(tmp_path):
         ("generators.images.grade.n", 0, r"generators\.images\.grade\.n: 0 should be greater"),
         ("generators.cnn", {**GOOD["generators"]["images"]}, r"generators\.cnn: ConvNet generates nothing"),
         ("generators.other", {**GOOD["generators"]["images"]}, r"generators\.other: 'other' is not a key of experiments"),
-        ("datasets.digits.source", "digit", r"datasets\.digits\.source: 'digit' should be a file of genai/data: .*digits"),
-        ("datasets.digits.source", "text", r"datasets\.digits\.kind: 'images' should be of a source"),
-        ("datasets.digits.kind", "table", r"datasets\.digits\.kind: 'table' should be 'images', what digits holds"),
+        ("datasets.digits.source", "genai/data/digit.py", r"datasets\.digits\.source: 'digit' should be a file of genai/data: .*digits"),
+        ("datasets.digits.source", "digits", r"datasets\.digits\.source: 'digits': no such file .*; did you mean genai/data/digits\.py\?"),
+        ("datasets.digits.source", "photos", r"datasets\.digits\.source: 'photos': no such file .*; should be of yours, or like genai/data/digits"),
+        ("datasets.digits.source", "genai/data/text.py", r"datasets\.digits\.kind: 'images' should be of a source"),
+        ("datasets.digits.source", "genai/cnn/classifier.py", r"datasets\.digits\.source: 'genai/cnn/classifier.py' should be a file of genai/data"),
+        ("datasets.digits.kind", "table", r"datasets\.digits\.kind: 'table' should be 'images', what genai/data/digits.py holds"),
         ("datasets.digits.test", 1.5, r"datasets\.digits\.test: 1\.5 should be less than"),
         ("looks.cnn.data", "diabetes", r"looks\.cnn\.data: 'diabetes' should be 'digits', the experiment's"),
         ("looks.other", GOOD["looks"]["cnn"], r"looks\.other: 'other' is not a key of experiments"),
@@ -165,3 +169,15 @@ def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path):
     (tmp_path / "params.yaml").write_bytes(b"\xff")
     with pytest.raises(UserError, match="not UTF-8"):
         config.load(tmp_path / "params.yaml")
+
+
+def test_a_path_of_ones_own_is_read_by_the_file_of_its_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = config.DatasetConfig(kind="table", source="houses.csv")
+    with pytest.raises(UserError, match="datasets.mine.source: 'houses.csv': no such file or folder"):
+        config.load_source(section, "datasets.mine")
+    for name in ("houses.csv.dvc", "houses.csv"):  # what `dvc add` left and `dvc pull` brings, then the file
+        (tmp_path / name).touch()
+        module, path = config.load_source(section, "datasets.mine")
+        assert module.__name__ == "genai.data.table" and path == Path("houses.csv")
+        (tmp_path / name).unlink()

@@ -10,8 +10,8 @@ import pytest
 
 from genai.core.config import UserError, validate
 from genai.core.dataset import SPLITS, Dataset
-from genai.data import python_reference, shakespeare, text, text_file
-from genai.data.download import MIRROR, checksum
+from genai.data import python_reference, shakespeare, text
+from genai.data.download import MIRROR
 
 WORDS = ["alpha", "beta", "gamma", "delta", "naïve", "日本語", "🙂", "tab\there", "x  y", "end."]
 
@@ -180,41 +180,61 @@ def test_impossible_numbers_name_their_field():
             validate(text.TextConfig, values | changes, "datasets.x")
 
 
-def test_text_file_takes_any_utf8_file(tmp_path):
+def test_a_file_of_ones_own_may_be_any_utf8(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_bytes(("\ufeff" + story()).replace("\n", "\r\n").encode())
     (tmp_path / "out").mkdir()
-    text_file.prepare(config(text_file.Config, path=str(path), sha256=checksum(path)), tmp_path / "out")
+    text.prepare(config(text.Config), tmp_path / "out", path)
     written = (tmp_path / "out/train.txt").read_text()
     assert "\r" not in written and "\ufeff" not in written and "日本語" in written
 
 
-def test_form_feeds_end_the_documents_of_a_text_file(tmp_path):
+def splits_of(folder, documents):
+    """Return the split in which each document's first line stands, each in one."""
+    texts = {split: (folder / f"{split}.txt").read_text() for split in SPLITS}
+    found = [[s for s in SPLITS if document.splitlines()[0] in texts[s]] for document in documents]
+    assert all(len(splits) == 1 for splits in found)
+    whole = [text.normalise(document) in texts[s] for document, (s,) in zip(documents, found, strict=True)]
+    assert all(whole)
+    return [s for (s,) in found]
+
+
+def test_form_feeds_end_the_documents_of_a_file(tmp_path):
     path, documents = tmp_path / "mine.txt", stories()
     path.write_text("\f".join(documents))
     (tmp_path / "out").mkdir()
-    text_file.prepare(config(text_file.Config, path=str(path), sha256=checksum(path)), tmp_path / "out")
-    test = (tmp_path / "out/test.txt").read_text()
-    assert 0 < sum(text.normalise(document) in test for document in documents) < 30
-    assert sum(document.splitlines()[0] in test for document in documents) * 4 == len(test.strip().split("\n\n"))
+    text.prepare(config(text.Config), tmp_path / "out", path)
+    assert 0 < splits_of(tmp_path / "out", documents).count("test") < 30
 
 
-def test_text_file_says_the_checksum_of_a_changed_file(tmp_path):
-    path = tmp_path / "mine.txt"
-    path.write_text(story())
-    with pytest.raises(UserError, match=f"datasets.{tmp_path.name}.sha256: .*its sha256 is {checksum(path)}$"):
-        text_file.prepare(config(text_file.Config, path=str(path), sha256="0" * 64), tmp_path)
+def test_each_file_of_a_folder_is_a_document_and_hidden_ones_are_none(tmp_path):
+    documents = stories()
+    for i, document in enumerate(documents[:-2]):
+        path = tmp_path / "texts" / str(i % 3) / f"{i}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(document)
+    (tmp_path / "texts" / "last.md").write_text("\f".join(documents[-2:]))
+    (tmp_path / "texts" / ".hidden").write_bytes(b"\xff")
+    (tmp_path / "out").mkdir()
+    text.prepare(config(text.Config), tmp_path / "out", tmp_path / "texts")
+    assert set(splits_of(tmp_path / "out", documents)) == set(SPLITS)
+    assert "The 119 files of the user's folder" in (tmp_path / "out" / "card.md").read_text()
 
 
-def test_text_file_refuses_what_is_not_text(tmp_path):
-    path = tmp_path / "mine.txt"
+def test_what_is_not_text_is_refused_by_name_and_byte(tmp_path):
+    path = tmp_path / "texts" / "mine.txt"
+    path.parent.mkdir()
     path.write_bytes(b"abc\xff")
-    with pytest.raises(UserError, match=r"not UTF-8 text \(byte 3\)"):
-        text_file.prepare(config(text_file.Config, path=str(path), sha256=checksum(path)), tmp_path)
+    for source in (path, path.parent):
+        with pytest.raises(
+            UserError, match=rf"datasets.{tmp_path.name}.source: .*mine.txt is not UTF-8 text \(byte 3\)"
+        ):
+            text.prepare(config(text.Config), tmp_path, source)
+    path.unlink()
+    with pytest.raises(UserError, match="texts holds no file; it should hold texts"):
+        text.prepare(config(text.Config), tmp_path, path.parent)
     with pytest.raises(UserError, match="No such file"):
-        text_file.prepare(config(text_file.Config, path=str(tmp_path / "no"), sha256="0" * 64), tmp_path)
-    with pytest.raises(UserError, match="should be a text file"):
-        text_file.prepare(config(text_file.Config, path=str(tmp_path), sha256="0" * 64), tmp_path)
+        text.prepare(config(text.Config), tmp_path, path)
 
 
 def test_python_reference_cleans_a_docstring():

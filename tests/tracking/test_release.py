@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from genai import tracking
 from genai.core.config import UserError
+from genai.core.dataset import write_arrays
 from genai.tasks.language_model import block_length
 from genai.tracking import gate
 from genai.tracking.compare import Decision
@@ -208,6 +211,44 @@ def test_a_champion_for_data_of_another_shape_gives_way(root, capsys):
     project.finish(root, "majority", **project.MAJORITY | {"description": larger})
     line = released(root, capsys, "majority")
     assert "its data are of another shape: [1, 8, 8], now [1, 16, 16]" in line and alias(root, "majority") == "2"
+
+
+def encoded(root, mean, levels):
+    """Write the same rows of a table by the mean and levels that another training split had; return the description."""
+    label, city = project.RAW.columns
+    columns = [label.model_copy(update={"mean": mean}), city.model_copy(update={"levels": levels})]
+    description = project.RAW.model_copy(update={"columns": columns})
+    folder, rng = project.prepare(root, "people", description), np.random.default_rng(0)
+    for split in ("train", "validation", "test"):
+        rows = pd.DataFrame({"label": rng.normal(40, 10, 60), "city": rng.choice(["Lima", "Oslo", None], 60)})
+        y = rows.label / 10 + (rows.city == "Oslo") + rng.normal(size=60) / 9
+        arrays = {"x": description.encode(rows), "y": y.to_numpy(np.float32)}
+        write_arrays(folder / f"{split}.safetensors", arrays)
+    return description
+
+
+def test_the_champion_of_a_table_is_scored_anew_by_the_means_and_levels_that_it_was_trained_with(root, capsys):
+    def finish(*about):
+        settings = {"settings": {"alpha": 1e-9}}  # least squares predict the same whatever the units
+        project.finish(root, "ridge", **project.OF_ROWS | settings | {"description": encoded(root, *about)})
+
+    finish(40.0, ["Lima", "Oslo", "Rome"])
+    tracking.release(root, None)
+    finish(1000.0, ["Oslo", "Lima", "Bonn"])
+    line = released(root, capsys, "ridge")
+    (difference,) = re.findall(r"mean score ([-+.e\d]+) against version 1, scored anew", line)
+    assert abs(float(difference)) < 1e-4, line
+
+
+def test_the_champion_of_a_table_of_other_columns_gives_way(root, capsys):
+    project.finish(root, "ridge", **project.OF_ROWS)
+    tracking.release(root, None)
+    column = project.RAW.columns[0].model_copy(update={"name": "age"})
+    other = project.RAW.model_copy(update={"columns": [column, project.RAW.columns[1]]})
+    project.prepare(root, "people", other, seed=1)
+    project.finish(root, "ridge", **project.OF_ROWS | {"description": other})
+    line = released(root, capsys, "ridge")
+    assert "its data are of another columns: ['label', 'city'], now ['age', 'city']" in line
 
 
 def test_scores_that_are_not_finite_never_pass_and_never_block(root, capsys):
