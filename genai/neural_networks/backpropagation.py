@@ -79,7 +79,7 @@ class NeuralNetwork(BaseEstimator):
     """
 
     takes = frozenset({"table", "images"})
-    loss: Any  # (a, t) -> the loss and its derivative by a
+    criterion: Any  # (a, t) -> the loss and its derivative by a
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class NeuralNetwork(BaseEstimator):
             for start in range(0, len(x), self.batch_size):
                 batch = order[start : start + self.batch_size]
                 hs = forward(x[batch], layers)
-                value, delta = self.loss(hs[-1], t[batch])
+                value, delta = self.criterion(hs[-1], t[batch])
                 if not value < DIVERGED:
                     rate = self.learning_rate_init
                     raise ValueError(f"learning_rate_init: {rate} should be less: the loss grows without bound")
@@ -134,7 +134,7 @@ class NeuralNetworkClassifier(ClassifierMixin, NeuralNetwork):
     """p(y = k | x) = softmax(a_L)_k, trained by cross-entropy."""
 
     task = "classification"
-    loss = staticmethod(cross_entropy)
+    criterion = staticmethod(cross_entropy)
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """X: (N, D), y: (N,) classes. Raises ValueError where the loss grows without bound."""
@@ -159,7 +159,7 @@ class NeuralNetworkRegressor(RegressorMixin, NeuralNetwork):
     """y = a_L in units of the target's standard deviation, trained by squared error."""
 
     task = "regression"
-    loss = staticmethod(squared_error)
+    criterion = staticmethod(squared_error)
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """X: (N, D), y: (N,). Raises ValueError where the loss grows without bound."""
