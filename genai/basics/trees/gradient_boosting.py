@@ -167,8 +167,7 @@ def find_splits(nodes: list[Node], used: np.ndarray, bins: Bins, rules: Rules) -
     """
     sums = np.stack([node.histogram.take(used, axis=1) for node in nodes], axis=1)  # type: ignore[union-attr]
     total = np.stack([node.total for node in nodes], axis=1)[:, :, None]
-    feature = bins.feature[used]
-    first = np.flatnonzero(np.diff(feature, prepend=-1))
+    first = np.searchsorted(used, bins.first)
     by_feature = np.add.reduceat(sums, first, axis=2)
     is_missing = bins.missing[used] == used
     missing = None
@@ -239,7 +238,7 @@ def children(node: Node, bins: Bins) -> tuple[Node, Node]:
     goes_left = code <= at - bins.first[feature]
     if missing_left and bins.missing[at] >= 0:
         goes_left |= code == bins.missing[at] - bins.first[feature]
-    rows = node.rows[goes_left], node.rows[~goes_left]
+    rows = node.rows.compress(goes_left), node.rows.compress(~goes_left)
     return Node(rows[0], left, node.depth + 1), Node(rows[1], node.total - left, node.depth + 1)
 
 
