@@ -6,8 +6,11 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
@@ -281,6 +284,49 @@ def test_a_data_set_a_model_a_task_and_a_generator_are_one_file_and_one_section_
     )
     assert (folder / "samples/tiny_diffusion/grid.png").exists()
     assert (folder / "dvc.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_a_file_and_a_folder_of_ones_own_are_what_their_stages_read(by_dvc, tmp_path, tracked):
+    """Each is a dependency by its path, kept by `dvc add` or not; an edit runs again what depends on it alone."""
+    folder = shutil.copytree(by_dvc.folder, tmp_path / "project", symlinks=True)
+    (folder / "mine").mkdir()
+    rows = [f"{i},{'ab'[i % 2]},{2 * i}" for i in range(40)]
+    (folder / "mine" / "rows.csv").write_text("\n".join(["number,letter,y", *rows]) + "\n")
+    for i in range(40):
+        path = folder / "mine" / "pictures" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((3, 3), i, np.uint8)).save(path)
+    params, split = YAML().load(folder / "params.yaml"), {"validation": 0.2, "test": 0.2, "seed": 0}
+    of_rows = {"kind": "table", "source": "mine/rows.csv", "target": "y", "task": "regression"}
+    params["datasets"]["rows"] = of_rows | split
+    params["datasets"]["pictures"] = {"kind": "images", "source": "mine/pictures"} | split
+    params["experiments"]["of_rows"] = params["experiments"]["ridge"] | {"data": "rows"}
+    YAML().dump(params, folder / "params.yaml")
+    if tracked:
+        by_dvc.run("dvc", "add", "mine/rows.csv", "mine/pictures", cwd=folder)
+    by_dvc.genai("check", cwd=folder)
+    done = by_dvc.run("dvc", "repro", "evaluate@of_rows", "prepare@pictures", cwd=folder)
+    assert set(re.findall(r"Running stage '(.*@.*)'", done.stdout)) == {
+        "prepare@rows", "prepare@pictures", "train@of_rows", "evaluate@of_rows",
+    }  # fmt: skip
+    copy = SimpleNamespace(folder=folder)
+    for name, source in {"rows": "mine/rows.csv", "pictures": "mine/pictures"}.items():
+        deps, _ = named(stages(copy)[f"prepare@{name}"])
+        assert read(copy, f"prepare@{name}")["folders"] == [source] == [d for d in deps if not d.startswith("genai")]
+    path = folder / "mine" / "rows.csv"
+    text = path.read_text()
+    path.unlink()  # a link into DVC's cache is not to be written through
+    path.write_text(text + "40,a,80\n")
+    done = by_dvc.run("dvc", "repro", "evaluate@of_rows", "prepare@pictures", cwd=folder)
+    assert set(re.findall(r"Running stage '(.*@.*)'", done.stdout)) == {
+        "prepare@rows",
+        "train@of_rows",
+        "evaluate@of_rows",
+    }
+    path.write_text(text + "40,a\n")
+    done = by_dvc.run("dvc", "repro", "prepare@rows", cwd=folder, check=False)
+    assert "genai: datasets.rows: mine/rows.csv, line 42: 2 fields, should be 3 as in line 1" in done.stderr
 
 
 def test_no_two_keys_of_the_parameters_are_bound_to_the_same_value_by_a_check():
