@@ -31,29 +31,36 @@ def gradient_descent(X: np.ndarray, y: np.ndarray, n_steps: int) -> np.ndarray:
     return w
 
 
-def centred(
-    X: np.ndarray, Y: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+Means = tuple[np.ndarray, np.ndarray]  # of X (D,) and Y (K,), or zeros
+
+
+def centred(X: np.ndarray, Y: np.ndarray, means: Means) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the rows of X and Y less their means, a cacheful at a time: no second table is ever held."""
     n = max(1024, 4 * X.shape[1])
     for i in range(0, len(X), n):
-        yield X[i : i + n] - x_mean, Y[i : i + n] - y_mean
+        yield X[i : i + n] - means[0], Y[i : i + n] - means[1]
 
 
-def moments(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return X^T X (D, D), X^T Y (D, K) and the sums of Y^2 (K,)."""
-    sums = [(x.T @ x, x.T @ y, (y**2).sum(0)) for x, y in parts]
-    return sum(s[0] for s in sums), sum(s[1] for s in sums), sum(s[2] for s in sums)  # type: ignore[return-value]
+def moments(X: np.ndarray, Y: np.ndarray, means: Means) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return X^T X (D, D), X^T Y (D, K) and the sums of Y^2 (K,), of centred X and Y."""
+    D, K = X.shape[1], Y.shape[1]
+    XX, XY, YY = np.zeros((D, D)), np.zeros((D, K)), np.zeros(K)
+    for x, y in centred(X, Y, means):
+        XX += x.T @ x
+        XY += x.T @ y
+        YY += (y**2).sum(0)
+    return XX, XY, YY
 
 
-def triangle(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return R (D, D) and Q^T Y (D, K) of the QR decomposition X = Q R, from the QR of one part below the last R."""
-    R = None
-    for x, y in parts:
-        rows = np.column_stack([x, y])
-        R = np.linalg.qr(rows if R is None else np.vstack([R, rows]), mode="r")
-        D = x.shape[1]
-    assert R is not None
+def triangle(X: np.ndarray, Y: np.ndarray, means: Means) -> tuple[np.ndarray, np.ndarray]:
+    """Return R (D, D) and Q^T Y (D, K) of the QR decomposition X = Q R, X and Y centred.
+
+    A part's rows go below the R of those before: the QR of the two has the R of them all.
+    """
+    D = X.shape[1]
+    R = np.empty((0, D + Y.shape[1]))
+    for x, y in centred(X, Y, means):
+        R = np.linalg.qr(np.vstack([R, np.column_stack([x, y])]), mode="r")
     return R[:D, :D], R[:D, D:]
 
 
@@ -65,7 +72,7 @@ def cholesky_solve(A: np.ndarray, B: np.ndarray, least: float) -> np.ndarray | N
     return lapack.dpotrs(factor, B)[0]
 
 
-def ridge(X: np.ndarray, Y: np.ndarray, means: tuple[np.ndarray, np.ndarray], alpha: float, tol: float) -> np.ndarray:
+def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) -> np.ndarray:
     """Return the W, (D, K), that minimises |Y - X W|^2 + alpha |W|^2 of centred X and Y; of several the least.
 
     Singular values of X below tol times the largest count as 0. The normal equations are solved where they are well
@@ -74,11 +81,11 @@ def ridge(X: np.ndarray, Y: np.ndarray, means: tuple[np.ndarray, np.ndarray], al
     N, D = X.shape
     least = max(1e-8, tol**2)
     if D <= N:
-        XX, XY, _ = moments(centred(X, Y, *means))
+        XX, XY, _ = moments(X, Y, means)
         W = cholesky_solve(XX + alpha * np.eye(D), XY, least)
         if W is not None:
             return W
-        R, Z = triangle(centred(X, Y, *means))
+        R, Z = triangle(X, Y, means)
     else:
         R, Z = X - means[0], Y - means[1]
         A = cholesky_solve(R @ R.T + alpha * np.eye(N), Z, least)  # the same W, by N equations
@@ -96,7 +103,7 @@ class LinearModel(RegressorMixin, BaseEstimator):
     coef_: np.ndarray
     intercept_: Any
 
-    def means(self, X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def means(self, X: np.ndarray, Y: np.ndarray) -> Means:
         """Return what to take off X and Y, so that the rest needs no intercept."""
         return (X.mean(0), Y.mean(0)) if self.fit_intercept else (np.zeros(X.shape[1]), np.zeros(Y.shape[1]))
 
@@ -197,7 +204,7 @@ def duality_gap(w: np.ndarray, XR: np.ndarray, XY: np.ndarray, yy: float, l1: fl
 
 
 def coordinate_descent(
-    X: np.ndarray, y: np.ndarray, means: tuple[np.ndarray, np.ndarray], l1: float, l2: float, tol: float, max_iter: int
+    X: np.ndarray, y: np.ndarray, means: Means, l1: float, l2: float, tol: float, max_iter: int
 ) -> tuple[np.ndarray, float, float, int]:
     """Return w, (D,), its duality gap, what it should be at most, tol |y|^2, and the sweeps made; X and y centred.
 
@@ -207,7 +214,7 @@ def coordinate_descent(
     """
     N, D = X.shape
     if N >= D:
-        XX, XY, (yy,) = moments(centred(X, y, *means))
+        XX, XY, (yy,) = moments(X, y, means)
         state, rows, squares = XY[:, 0].copy(), list(XX), XX.diagonal().tolist()
         correlation: Callable[[int], float] = state.item
     else:
@@ -215,7 +222,7 @@ def coordinate_descent(
         state = (y - means[1])[:, 0]
         XY, yy = columns @ state, state @ state
         rows, squares = list(columns), np.einsum("dn,dn->d", columns, columns).tolist()
-        correlation = lambda j: blas.ddot(rows[j], state)  # noqa: E731
+        correlation = lambda j: blas.ddot(rows[j], state)
     XR = XY = XY.reshape(-1)
     w, gap = [0.0] * D, np.inf
     coordinates = np.flatnonzero(squares if N >= D else np.abs(XR) > l1).tolist()
