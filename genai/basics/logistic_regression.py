@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
@@ -163,8 +163,9 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         """Return the logits, (N, K), of two classes that of the second, (N,)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        z = self.coef_ @ X.T + self.intercept_[:, None]
-        return z[0] if len(z) == 1 else z.T
+        z = X @ self.coef_.T
+        z += self.intercept_
+        return z[:, 0] if z.shape[1] == 1 else z
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities, (N, K)."""
@@ -172,7 +173,11 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         if z.ndim == 1:
             p = expit(z)
             return np.column_stack([1 - p, p])
-        return softmax(z, axis=1)
+        z = np.asfortranarray(z)  # sums over classes go fast along columns
+        z -= z.max(1, keepdims=True)
+        np.exp(z, out=z)
+        z /= z.sum(1, keepdims=True)
+        return z
 
     def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
         """Return their logarithms, (N, K), finite however sure the model is."""
