@@ -75,7 +75,7 @@ def cholesky_solve(A: np.ndarray, B: np.ndarray, least: float) -> np.ndarray | N
 def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) -> np.ndarray:
     """Return the W, (D, K), that minimises |Y - X W|^2 + alpha |W|^2 of centred X and Y; of several the least.
 
-    Singular values of X below tol times the largest count as 0. The normal equations are solved where they are well
+    Singular values of X up to tol times the largest count as 0. The normal equations are solved where they are well
     enough conditioned to leave 8 digits, at half the price of QR; squaring X has then lost nothing that matters.
     """
     N, D = X.shape
@@ -92,7 +92,8 @@ def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) 
         if A is not None:
             return R.T @ A
     U, s, Vt = np.linalg.svd(R, full_matrices=False)
-    U, s, Vt = U[:, s > tol * s[0]], s[s > tol * s[0]], Vt[s > tol * s[0]]
+    kept = s > max(tol, max(N, D) * np.finfo(np.float64).eps) * s[0]  # the others are rounding
+    U, s, Vt = U[:, kept], s[kept], Vt[kept]
     return Vt.T @ ((s / (s**2 + alpha))[:, None] * (U.T @ Z))  # ESL (3.47)
 
 
@@ -166,7 +167,7 @@ class Ridge(ClosedForm):
     def fit(self, X: np.ndarray, y: np.ndarray) -> "Ridge":
         """X: (N, D), y: (N,) or (N, K)."""
         check_keywords(self)
-        self.solve(X, y, self.alpha, tol=float(np.finfo(np.float64).eps))
+        self.solve(X, y, self.alpha, tol=0.0)
         return self
 
 

@@ -172,7 +172,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         z = self.decision_function(X)
         if z.ndim == 1:
             p = expit(z)
-            return np.column_stack([1 - p, p])
+            return np.stack([1 - p, p]).T
         z = np.asfortranarray(z)  # sums over classes go fast along columns
         z -= z.max(1, keepdims=True)
         np.exp(z, out=z)
@@ -182,7 +182,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
     def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
         """Return their logarithms, (N, K), finite however sure the model is."""
         z = self.decision_function(X)
-        return np.column_stack([log_expit(-z), log_expit(z)]) if z.ndim == 1 else log_softmax(z, axis=1)
+        return np.stack([log_expit(-z), log_expit(z)]).T if z.ndim == 1 else log_softmax(z, axis=1)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the most probable class, (N,)."""
