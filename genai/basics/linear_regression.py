@@ -88,7 +88,10 @@ def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) 
         R, Z = triangle(X, Y, means)
     else:
         R, Z = X - means[0], Y - means[1]
-        A = cholesky_solve(R @ R.T + alpha * np.eye(N), Z, least)  # the same W, by N equations
+        RR = R @ R.T + alpha * np.eye(N)
+        if means[0].any():  # the rows of R then sum to 0, and so do those of Z and A: what is added vanishes from RR A
+            RR += RR.trace() / N**2
+        A = cholesky_solve(RR, Z, least)  # the same W, by N equations
         if A is not None:
             return R.T @ A
     U, s, Vt = np.linalg.svd(R, full_matrices=False)

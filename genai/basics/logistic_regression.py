@@ -139,7 +139,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         if (n_classes := len(self.classes_)) < 2:
-            raise ValueError(f"y: the one class {self.classes_[0]!r}, should be at least two classes")
+            raise ValueError(f"y: the one class {self.classes_[0]}, should be at least two classes")
         l2 = 1 / (self.C * len(X))
         w = np.zeros((1 if n_classes == 2 else n_classes, X.shape[1] + 1))
         p, self.n_iter_ = np.full((1, n_classes), 1 / n_classes), np.zeros(1, int)
