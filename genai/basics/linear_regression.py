@@ -58,9 +58,9 @@ def triangle(X: np.ndarray, Y: np.ndarray, means: Means) -> tuple[np.ndarray, np
     A part's rows go below the R of those before: the QR of the two has the R of them all.
     """
     D = X.shape[1]
-    R = np.empty((0, D + Y.shape[1]))
+    R: np.ndarray = np.empty((0, D + Y.shape[1]))
     for x, y in centred(X, Y, means):
-        R = np.linalg.qr(np.vstack([R, np.column_stack([x, y])]), mode="r")
+        R = np.asarray(np.linalg.qr(np.vstack([R, np.column_stack([x, y])]), mode="r"))
     return R[:D, :D], R[:D, D:]
 
 
@@ -75,7 +75,7 @@ def cholesky_solve(A: np.ndarray, B: np.ndarray, least: float) -> np.ndarray | N
 def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) -> np.ndarray:
     """Return the W, (D, K), that minimises |Y - X W|^2 + alpha |W|^2 of centred X and Y; of several the least.
 
-    Singular values of X below tol times the largest count as 0. The normal equations are solved where they are well
+    Singular values of X up to tol times the largest count as 0. The normal equations are solved where they are well
     enough conditioned to leave 8 digits, at half the price of QR; squaring X has then lost nothing that matters.
     """
     N, D = X.shape
@@ -88,11 +88,15 @@ def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) 
         R, Z = triangle(X, Y, means)
     else:
         R, Z = X - means[0], Y - means[1]
-        A = cholesky_solve(R @ R.T + alpha * np.eye(N), Z, least)  # the same W, by N equations
+        RR = R @ R.T + alpha * np.eye(N)
+        if means[0].any():  # the rows of R then sum to 0, and so do those of Z and A: what is added vanishes from RR A
+            RR += RR.trace() / N**2
+        A = cholesky_solve(RR, Z, least)  # the same W, by N equations
         if A is not None:
             return R.T @ A
     U, s, Vt = np.linalg.svd(R, full_matrices=False)
-    U, s, Vt = U[:, s > tol * s[0]], s[s > tol * s[0]], Vt[s > tol * s[0]]
+    kept = s > max(tol, max(N, D) * np.finfo(np.float64).eps) * s[0]  # the others are rounding
+    U, s, Vt = U[:, kept], s[kept], Vt[kept]
     return Vt.T @ ((s / (s**2 + alpha))[:, None] * (U.T @ Z))  # ESL (3.47)
 
 
@@ -107,15 +111,6 @@ class LinearModel(RegressorMixin, BaseEstimator):
         """Return what to take off X and Y, so that the rest needs no intercept."""
         return (X.mean(0), Y.mean(0)) if self.fit_intercept else (np.zeros(X.shape[1]), np.zeros(Y.shape[1]))
 
-    def fit_least_squares(self, X: np.ndarray, y: np.ndarray, alpha: float, tol: float) -> None:
-        """Learn coef_ (D,) and intercept_ from y (N,), or (K, D) and (K,) from y (N, K)."""
-        X, y = validate_data(self, X, y, y_numeric=True, multi_output=True, dtype=np.float64)
-        Y = y.reshape(len(y), -1).astype(np.float64, copy=False)
-        means = self.means(X, Y)
-        W = ridge(X, Y, means, alpha, tol)
-        b = means[1] - means[0] @ W
-        self.coef_, self.intercept_ = (W[:, 0], b[0]) if y.ndim == 1 else (W.T, b)
-
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return X w + b, (N,) or (N, K)."""
         check_is_fitted(self)
@@ -124,8 +119,29 @@ class LinearModel(RegressorMixin, BaseEstimator):
         return y
 
 
-class LinearRegression(LinearModel):
-    """Minimises |y - X w - b|^2; where many do, the least w, singular values below tol of the largest being 0."""
+class ClosedForm(LinearModel):
+    """What least squares and ridge regression share: a solution without iterations, for several targets at once."""
+
+    def solve(self, X: np.ndarray, y: np.ndarray, alpha: float, tol: float) -> None:
+        """Learn coef_ (D,) and intercept_ from y (N,), or (K, D) and (K,) from y (N, K)."""
+        X, y = validate_data(self, X, y, y_numeric=True, multi_output=True, dtype=np.float64)
+        Y = y.reshape(len(y), -1).astype(np.float64, copy=False)
+        means = self.means(X, Y)
+        W = ridge(X, Y, means, alpha, tol)
+        b = means[1] - means[0] @ W
+        self.coef_, self.intercept_ = (W[:, 0], b[0]) if y.ndim == 1 else (W.T, b)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class LinearRegression(ClosedForm):
+    """Minimises |y - X w - b|^2; where many w do, the least of them.
+
+    Singular values of the centred X below tol times the largest count as 0: features that differ less are the same.
+    """
 
     takes = frozenset({"table", "images"})
     task = "regression"
@@ -137,16 +153,11 @@ class LinearRegression(LinearModel):
     def fit(self, X: np.ndarray, y: np.ndarray) -> "LinearRegression":
         """X: (N, D), y: (N,) or (N, K)."""
         check_keywords(self)
-        self.fit_least_squares(X, y, alpha=0.0, tol=self.tol)
+        self.solve(X, y, alpha=0.0, tol=self.tol)
         return self
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
-
-class Ridge(LinearModel):
+class Ridge(ClosedForm):
     """Minimises |y - X w - b|^2 + alpha |w|^2: shrinks w most where the features hardly vary. ESL (3.41)."""
 
     takes = frozenset({"table", "images"})
@@ -159,13 +170,8 @@ class Ridge(LinearModel):
     def fit(self, X: np.ndarray, y: np.ndarray) -> "Ridge":
         """X: (N, D), y: (N,) or (N, K)."""
         check_keywords(self)
-        self.fit_least_squares(X, y, self.alpha, tol=float(np.finfo(np.float64).eps))
+        self.solve(X, y, self.alpha, tol=0.0)
         return self
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
 
 def sweep(

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
@@ -139,7 +139,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         if (n_classes := len(self.classes_)) < 2:
-            raise ValueError(f"y: the one class {self.classes_[0]!r}, should be at least two classes")
+            raise ValueError(f"y: the one class {self.classes_[0]}, should be at least two classes")
         l2 = 1 / (self.C * len(X))
         w = np.zeros((1 if n_classes == 2 else n_classes, X.shape[1] + 1))
         p, self.n_iter_ = np.full((1, n_classes), 1 / n_classes), np.zeros(1, int)
@@ -163,21 +163,26 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         """Return the logits, (N, K), of two classes that of the second, (N,)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        z = self.coef_ @ X.T + self.intercept_[:, None]
-        return z[0] if len(z) == 1 else z.T
+        z = X @ self.coef_.T
+        z += self.intercept_
+        return z[:, 0] if z.shape[1] == 1 else z
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities, (N, K)."""
         z = self.decision_function(X)
         if z.ndim == 1:
             p = expit(z)
-            return np.column_stack([1 - p, p])
-        return softmax(z, axis=1)
+            return np.stack([1 - p, p]).T
+        z = np.asfortranarray(z)  # sums over classes go fast along columns
+        z -= z.max(1, keepdims=True)
+        np.exp(z, out=z)
+        z /= z.sum(1, keepdims=True)
+        return z
 
     def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
         """Return their logarithms, (N, K), finite however sure the model is."""
         z = self.decision_function(X)
-        return np.column_stack([log_expit(-z), log_expit(z)]) if z.ndim == 1 else log_softmax(z, axis=1)
+        return np.stack([log_expit(-z), log_expit(z)]).T if z.ndim == 1 else log_softmax(z, axis=1)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the most probable class, (N,)."""
