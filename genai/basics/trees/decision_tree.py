@@ -147,10 +147,12 @@ class Nodes(NamedTuple):
 
 def ranked(x: np.ndarray) -> Ranked:
     """x: (N, D)."""
-    columns = [np.unique(column, return_inverse=True) for column in x.T]
-    rank = np.stack([inverse for _, inverse in columns], axis=1).astype(np.int32)
-    sizes = np.array([len(values) for values, _ in columns])
-    return Ranked(rank, np.concatenate([values for values, _ in columns]), sizes.cumsum() - sizes)
+    rank, values = np.empty(x.shape, np.int32), []
+    for d in range(x.shape[1]):
+        distinct, rank[:, d] = np.unique(x[:, d], return_inverse=True)
+        values.append(distinct)
+    sizes = np.array([len(v) for v in values])
+    return Ranked(rank, np.concatenate(values), sizes.cumsum() - sizes)
 
 
 def radix_argsort(key: np.ndarray) -> np.ndarray:
