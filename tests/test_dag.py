@@ -233,7 +233,7 @@ class Sign:
         threshold: float
     def __init__(self, config, description):
         self.config = config
-    def fit(self, x, y, seed):
+    def fit(self, x, y):
         self.threshold_ = np.float64(self.config.threshold)
         return self
     def predict(self, x):

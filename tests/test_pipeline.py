@@ -160,17 +160,17 @@ import sys
 sys.argv = ["genai", "prepare", "diabetes"]
 from genai import __main__ as command
 from genai.commands import prepare
-load_file = prepare.load_file
+load_source = prepare.load_source
 def edited_later(*names):
-    source = load_file(*names)
+    source, own = load_source(*names)
     write = source.prepare
     def slow(config, folder):
         write(config, folder)
         with open(source.__file__, "a") as file:
             file.write("# edited\\n")
     source.prepare = slow
-    return source
-prepare.load_file = edited_later
+    return source, own
+prepare.load_source = edited_later
 sys.exit(command.main())
 """
 

@@ -43,34 +43,24 @@ def prepare(config: Config, directory: Path, path: Path) -> None:
     """
     at = f"datasets.{directory.name}"
     if not path.is_dir():
-        raise UserError(
-            f"{at}.source: {str(path)!r} should be a folder, with a sub-folder of images for each class or idx files"
-        )
-    if idx_files(path):
-        if config.size or config.colour is not None:
-            raise UserError(f"{at}: idx files are of one size and grey; take size and colour out")
-        classes, parts = read_idx(path, f"{at}.source")
-        form = "idx files"
-    else:
-        classes, parts = read_folders(path, config, at)
-        form = "a sub-folder of images for each class"
-    if ("test" in parts) == (config.test is not None):
-        wrong = (
-            f"is {config.test}, but {path} has a test part" if "test" in parts else f"missing: {path} has no test part"
-        )
-        raise UserError(f"{at}.test: {wrong}")
-    x, y = parts["train"]
-    few = {split: share for split, share in (("test", config.test), ("validation", config.validation)) if share}
-    for c, name in enumerate(classes):
-        if (n := np.count_nonzero(y == c)) <= len(few):
-            raise UserError(f"{at}: class {name!r}: {n} images, should be at least {len(few) + 1}, one for each split")
-    indices = split_indices(len(y), few, config.seed, y)
-    splits = {split: (x[index], y[index]) for split, index in indices.items()}
-    splits |= {"test": parts["test"]} if "test" in parts else {}
-    about = f"The user's folder `{path}`: {form}. Licence: the user knows."
-    if config.size:
-        about += f" Resized to {config.size[0]} x {config.size[1]} (bilinear)."
-    write(directory, path.name, splits, classes, about)
+        form = "a sub-folder of images for each class or idx files"
+        raise UserError(f"{at}.source: {str(path)!r} should be a folder, with {form}")
+    classes, parts = read_idx(path, config, at) if idx_files(path) else read_folders(path, config, at)
+    if config.test is None and "test" not in parts:
+        raise UserError(f"{at}.test: missing: {path} has no test part")
+    if config.test is not None and "test" in parts:
+        raise UserError(f"{at}.test: {config.test}: {path} has a test part; take test out")
+    x, y = parts.pop("train")
+    shares = {split: share for split, share in (("test", config.test), ("validation", config.validation)) if share}
+    for name, n in zip(classes, np.bincount(y, minlength=len(classes)), strict=True):
+        if n <= len(shares):
+            raise UserError(
+                f"{at}: class {name!r}: {n} images, should be at least {len(shares) + 1}, one for each split"
+            )
+    indices = split_indices(len(y), shares, config.seed, y)
+    resized = f" Resized to {config.size[0]} x {config.size[1]} (bilinear)." if config.size else ""
+    about = f"The user's folder `{path}`.{resized} Licence: the user knows."
+    write(directory, path.name, {split: (x[i], y[i]) for split, i in indices.items()} | parts, classes, about)
 
 
 def validate(where: str, splits: dict[str, tuple[np.ndarray, np.ndarray]], n_classes: int) -> None:
@@ -148,30 +138,25 @@ IDX = re.compile(r"(?P<before>.*)images(?P<after>[-._]idx)3(?P<rest>-ubyte(\.gz)
 
 def read_folders(path: Path, config: Config, at: str) -> tuple[list[str], dict[str, Part]]:
     """Return the classes, the names of the sub-folders, and the parts of a folder of images. Raises UserError."""
-    folders = _folders(path)
-    parts = (
-        {folder.name: folder for folder in folders}
-        if {f.name for f in folders} == {"train", "test"}
-        else {"train": path}
-    )
+    parts = {folder.name: folder for folder in _folders(path)}
+    if set(parts) != {"train", "test"}:
+        parts = {"train": path}
     classes = [folder.name for folder in _folders(parts["train"])]
-    files: dict[str, list[list[Path]]] = {}
+    if not classes:
+        raise UserError(f"{at}.source: {parts['train']} has no sub-folder; should have one for each class")
+    files = {}
     for part, folder in parts.items():
-        if not classes or (found := [f.name for f in _folders(folder)]) != classes:
-            have = (
-                f"has the classes {found}, train {classes}"
-                if classes
-                else "has no sub-folder; should have one for each class"
-            )
-            raise UserError(f"{at}.source: {folder} {have}")
-        files[part] = [
-            sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
-            for name in classes
-        ]
-        for name, inside in zip(classes, files[part], strict=True):
-            if not inside:
-                raise UserError(f"{at}.source: {folder / name} holds no image; should hold {', '.join(SUFFIXES)}")
+        if (found := [inside.name for inside in _folders(folder)]) != classes:
+            raise UserError(f"{at}.source: {folder} has the classes {found}; should be those of train, {classes}")
+        files[part] = [_images(folder / name, at) for name in classes]
     return classes, _decoded(files, config, at)
+
+
+def _images(folder: Path, at: str) -> list[Path]:
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+    if not found:
+        raise UserError(f"{at}.source: {folder} holds no image; should hold {', '.join(SUFFIXES)}")
+    return found
 
 
 def _folders(path: Path) -> list[Path]:
@@ -235,9 +220,11 @@ def idx_files(path: Path) -> dict[str, tuple[Path, Path]]:
     return found
 
 
-def read_idx(path: Path, at: str) -> tuple[list[str], dict[str, Part]]:
+def read_idx(path: Path, config: Config, at: str) -> tuple[list[str], dict[str, Part]]:
     """Return the classes, the numbers that are labels, and the parts of a folder of idx files. Raises UserError."""
-    parts = {}
+    if config.size or config.colour is not None:
+        raise UserError(f"{at}: idx files are of one size and grey; take size and colour out")
+    at, parts = f"{at}.source", {}
     for part, (images, labels) in idx_files(path).items():
         x, y = idx_array(images, 3, at), idx_array(labels, 1, at)
         if len(x) != len(y):

@@ -201,7 +201,7 @@ def test_a_folder_with_a_test_part_keeps_it(tmp_path):
     photographs(tmp_path / "pets" / "test", n=3, mode="L")
     data = own(tmp_path, tmp_path / "pets", test=None)
     assert [len(data.arrays(s)["y"]) for s in ("train", "validation", "test")] == [16, 4, 6]
-    with pytest.raises(UserError, match="datasets.out.test: is 0.2, but .* has a test part"):
+    with pytest.raises(UserError, match="datasets.out.test: 0.2: .* has a test part; take test out"):
         own(tmp_path, tmp_path / "pets")
     with pytest.raises(UserError, match="datasets.out.test: missing: .* has no test part"):
         own(tmp_path, tmp_path / "pets" / "train", test=None)
