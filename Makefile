@@ -6,10 +6,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: pipeline test ui bench figures lock
+.PHONY: pipeline vision test ui bench figures lock
 
 pipeline: .venv/installed
 	@python -m flows.pipeline
+
+# Fashion-MNIST, by download or from GENAI_DATA_MIRROR: a project of its own on the same graph and code
+vision: .venv/installed
+	@cd vision && python -m flows.pipeline
 
 test: .venv/installed
 	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-cache >/dev/null || { lint-imports --no-cache; exit 1; }
@@ -25,7 +29,7 @@ bench: .venv/installed
 
 figures:
 	@mkdir -p docs
-	@cp reports/figures/curves.png docs/
+	@cp reports/figures/curves.png reports/figures/learning_curve_digits.png docs/
 	@for name in k_means logistic_regression; do cp reports/figures/$$name/weights.png docs/$$name.png; done
 	@for name in architecture filters exciting grad_cam neighbors; do cp looks/cnn/$$name.png docs/cnn_$$name.png; done
 	@cp samples/image_diffusion/grid.png docs/digits.png
