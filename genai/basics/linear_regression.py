@@ -65,9 +65,9 @@ def triangle(X: np.ndarray, Y: np.ndarray, means: Means) -> tuple[np.ndarray, np
 
 
 def cholesky_solve(A: np.ndarray, B: np.ndarray, least: float) -> np.ndarray | None:
-    """Return A^-1 B, or None where the condition of A is not positive and above 1 / least."""
+    """Return A^-1 B, or None where A is not positive definite or its reciprocal condition not above `least`."""
     factor, failed = lapack.dpotrf(A)
-    if failed or lapack.dpocon(factor, np.abs(A).sum(0).max())[0] <= least:
+    if failed or not lapack.dpocon(factor, np.abs(A).sum(0).max())[0] > least:
         return None
     return lapack.dpotrs(factor, B)[0]
 
@@ -97,7 +97,7 @@ def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) 
     U, s, Vt = np.linalg.svd(R, full_matrices=False)
     kept = s > max(tol, max(N, D) * np.finfo(np.float64).eps) * s[0]  # the others are rounding
     U, s, Vt = U[:, kept], s[kept], Vt[kept]
-    return Vt.T @ ((s / (s**2 + alpha))[:, None] * (U.T @ Z))  # ESL (3.47)
+    return Vt.T @ ((U.T @ Z) / (s + alpha / s)[:, None])  # ESL (3.47)
 
 
 class LinearModel(RegressorMixin, BaseEstimator):
@@ -205,7 +205,7 @@ def duality_gap(w: np.ndarray, XR: np.ndarray, XY: np.ndarray, yy: float, l1: fl
     """
     ry = yy - w @ XY
     rr = ry - w @ XR + l2 * (w @ w)  # squared norm of that residual
-    s = min(1.0, l1 / max(np.abs(XR - l2 * w).max(), np.finfo(np.float64).tiny))
+    s = l1 / max(l1, np.abs(XR - l2 * w).max())
     return float((1 + s**2) / 2 * rr + l1 * np.abs(w).sum() - s * ry)
 
 

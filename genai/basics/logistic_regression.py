@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from genai.core.config import Count, check_keywords
 
-STEPS = 20  # of L-BFGS until the coordinates are made round again, where the loss is now
+STEPS = 15  # of L-BFGS until the coordinates are made round again, where the loss is now
 
 
 def sigmoid_loss(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
@@ -55,8 +55,8 @@ def loss_and_gradient(w: np.ndarray, x: np.ndarray, y: np.ndarray, l2: float) ->
     """
     cross_entropy = sigmoid_loss if len(w) == 1 else softmax_loss
     n = max(256, 2**17 // x.shape[1])
-    penalized = np.column_stack([w[:, :-1], np.zeros(len(w))])
-    loss, gradient = l2 / 2 * (penalized**2).sum(), l2 * penalized
+    loss, gradient = l2 / 2 * np.vdot(w[:, :-1], w[:, :-1]), l2 * w
+    gradient[:, -1] = 0
     for i in range(0, len(x), n):
         part, error = cross_entropy(w[:, :-1] @ x[i : i + n].T + w[:, -1:], y[i : i + n])
         loss += part / len(x)
@@ -74,9 +74,8 @@ def round_coordinates(x: np.ndarray, p: np.ndarray, l2: float, fit_intercept: bo
     """
     N, D = x.shape
     K = p.shape[1]
-    c = np.broadcast_to(
-        (p * (1 - p)).sum(1) / max(K - 1, 2) / N, N
-    )  # two classes have one logit, and twice the p (1 - p)
+    c = (p * (1 - p)).sum(1) / max(K - 1, 2)  # two classes have one logit, and twice its p (1 - p)
+    c = np.broadcast_to(np.maximum(c, 1e-9) / N, N)  # where all are certain, rounding leaves nothing
     n = D + fit_intercept
     if D > min(N, 1000):
         return 1 / np.sqrt(np.append(np.einsum("n,nd,nd->d", c, x, x) + l2, c.sum()))[:n]
