@@ -159,6 +159,20 @@ def test_the_conditions_of_the_minimum_hold(shape, l1_ratio):
     assert (np.abs(gradient[~used]) <= alpha * l1_ratio * (1 + 1e-9)).all()
 
 
+def test_the_lasso_is_empty_from_the_largest_correlation_on_and_not_before():
+    X, y = table(120, 8)
+    most = np.abs((X - X.mean(0)).T @ (y - y.mean())).max() / len(X)
+    assert not Lasso(most * 1.000001).fit(X, y).coef_.any()
+    assert (Lasso(most * 0.999).fit(X, y).coef_ != 0).sum() == 1
+
+
+def test_ridge_is_least_squares_on_rows_that_want_each_coefficient_to_be_0():
+    X, y = table()
+    rows, targets = np.vstack([X, np.sqrt(7.0) * np.eye(5)]), np.append(y, np.zeros(5))
+    extended = LinearRegression(fit_intercept=False).fit(rows, targets)
+    np.testing.assert_allclose(Ridge(7.0, fit_intercept=False).fit(X, y).coef_, extended.coef_, rtol=1e-8)
+
+
 def test_the_duality_gap_bounds_how_far_the_objective_is_from_its_minimum():
     X, y = table(300, 12)
 
