@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit, log_softmax
+from scipy.special import log_expit, log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
@@ -22,14 +22,17 @@ from genai.core.config import Count, check_keywords
 STEPS = 15  # of L-BFGS until the coordinates are made round again, where the loss is now
 
 
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + e^-z), with exponentials of negative numbers only: none overflows."""
+    return np.exp(np.minimum(z, 0)) / (1 + np.exp(-np.abs(z)))
+
+
 def sigmoid_loss(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     """Return -sum_n log p(y_n), p(1) = sigmoid(z), and its gradient p(1) - y, (1, N), for z (1, N) and y (N,) of 0, 1.
 
-    Bishop (4.90), (4.91), with exponentials of negative numbers only: exact however large the logit.
+    Bishop (4.90), (4.91).
     """
-    e = np.exp(-np.abs(z))
-    p = np.exp(np.minimum(z, 0)) / (1 + e)
-    return float((np.log(1 + e) + np.maximum(z, 0)).sum() - z[0] @ y), p - y
+    return float((np.log(1 + np.exp(-np.abs(z))) + np.maximum(z, 0)).sum() - z[0] @ y), sigmoid(z) - y
 
 
 def softmax_loss(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
@@ -162,15 +165,16 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         """Return the logits, (N, K), of two classes that of the second, (N,)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        z = X @ self.coef_.T
-        z += self.intercept_
-        return z[:, 0] if z.shape[1] == 1 else z
+        W, b = (self.coef_, self.intercept_) if len(self.coef_) > 1 else (self.coef_[0], self.intercept_[0])
+        z = X @ W.T
+        z += b
+        return z
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities, (N, K)."""
         z = self.decision_function(X)
         if z.ndim == 1:
-            p = expit(z)
+            p = sigmoid(z)
             return np.stack([1 - p, p]).T
         z = np.asfortranarray(z)  # sums over classes go fast along columns
         z -= z.max(1, keepdims=True)
