@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
-from scipy.special import log_expit, log_softmax
+from scipy.special import expit, log_expit, log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
@@ -174,8 +174,10 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         """Return the class probabilities, (N, K)."""
         z = self.decision_function(X)
         if z.ndim == 1:
-            p = sigmoid(z)
-            return np.stack([1 - p, p]).T
+            p = np.empty((2, len(z)))
+            expit(z, out=p[1])
+            np.subtract(1, p[1], out=p[0])
+            return p.T
         z = np.asfortranarray(z)  # sums over classes go fast along columns
         z -= z.max(1, keepdims=True)
         np.exp(z, out=z)
