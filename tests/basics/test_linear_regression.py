@@ -74,6 +74,18 @@ def test_the_smallest_ridge_penalty_is_exact_where_the_normal_equations_are_not(
     np.testing.assert_allclose(Ridge(alpha, fit_intercept=False).fit(X, y).coef_, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("estimator", [LinearRegression(), Ridge(0.0), Ridge(1.0)], ids=str)
+def test_units_five_orders_apart_cost_no_digits(estimator):
+    rng = np.random.default_rng(0)
+    X, w = rng.normal(size=(300, 7)) * np.geomspace(1e-3, 1e2, 7), np.geomspace(1e3, 1e-2, 7)
+    y = X @ w
+    centred = X - X.mean(0)
+    U, s, Vt = np.linalg.svd(centred, full_matrices=False)
+    alpha = getattr(estimator, "alpha", 0.0)
+    expected = Vt.T @ (s / (s**2 + alpha) * (U.T @ (y - y.mean())))
+    np.testing.assert_allclose(estimator.fit(X, y).coef_, expected, rtol=1e-8)
+
+
 @pytest.mark.parametrize("n", [80, 6], ids=["tall", "wide"])
 def test_of_all_minima_a_rank_deficient_table_gets_the_least(n):
     X, _ = table(n)
