@@ -64,12 +64,19 @@ def triangle(X: np.ndarray, Y: np.ndarray, means: Means) -> tuple[np.ndarray, np
     return R[:D, :D], R[:D, D:]
 
 
-def cholesky_solve(A: np.ndarray, B: np.ndarray, least: float) -> np.ndarray | None:
-    """Return A^-1 B, or None where the condition of A is not positive and above 1 / least."""
+def cholesky_solve(A: np.ndarray, B: np.ndarray, tol: float) -> np.ndarray | None:
+    """Return A^-1 B, or None where that is unsafe: A not positive definite, or its condition too large.
+
+    Scaled to a diagonal of 1, as the error of Cholesky's method does not depend on units, A has to leave 8 digits. As it
+    is it has to be above tol^2 times its largest eigenvalue in all directions, so that tol cuts none off.
+    """
     factor, failed = lapack.dpotrf(A)
-    if failed or lapack.dpocon(factor, np.abs(A).sum(0).max())[0] <= least:
+    if failed:
         return None
-    return lapack.dpotrs(factor, B)[0]
+    d = 1 / np.sqrt(A.diagonal())
+    scaled, _ = lapack.dpocon(factor * d, np.abs(A * d * d[:, None]).sum(0).max())
+    unscaled, _ = lapack.dpocon(factor, np.abs(A).sum(0).max())
+    return lapack.dpotrs(factor, B)[0] if scaled > 1e-8 and unscaled > tol**2 else None
 
 
 def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) -> np.ndarray:
@@ -79,10 +86,9 @@ def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) 
     enough conditioned to leave 8 digits, at half the price of QR; squaring X has then lost nothing that matters.
     """
     N, D = X.shape
-    least = max(1e-8, tol**2)
     if D <= N:
         XX, XY, _ = moments(X, Y, means)
-        W = cholesky_solve(XX + alpha * np.eye(D), XY, least)
+        W = cholesky_solve(XX + alpha * np.eye(D), XY, tol)
         if W is not None:
             return W
         R, Z = triangle(X, Y, means)
@@ -91,13 +97,13 @@ def ridge(X: np.ndarray, Y: np.ndarray, means: Means, alpha: float, tol: float) 
         RR = R @ R.T + alpha * np.eye(N)
         if means[0].any():  # the rows of R then sum to 0, and so do those of Z and A: what is added vanishes from RR A
             RR += RR.trace() / N**2
-        A = cholesky_solve(RR, Z, least)  # the same W, by N equations
+        A = cholesky_solve(RR, Z, tol)  # the same W, by N equations
         if A is not None:
             return R.T @ A
     U, s, Vt = np.linalg.svd(R, full_matrices=False)
     kept = s > max(tol, max(N, D) * np.finfo(np.float64).eps) * s[0]  # the others are rounding
     U, s, Vt = U[:, kept], s[kept], Vt[kept]
-    return Vt.T @ ((s / (s**2 + alpha))[:, None] * (U.T @ Z))  # ESL (3.47)
+    return Vt.T @ ((U.T @ Z) / (s + alpha / s)[:, None])  # ESL (3.47)
 
 
 class LinearModel(RegressorMixin, BaseEstimator):
@@ -205,7 +211,7 @@ def duality_gap(w: np.ndarray, XR: np.ndarray, XY: np.ndarray, yy: float, l1: fl
     """
     ry = yy - w @ XY
     rr = ry - w @ XR + l2 * (w @ w)  # squared norm of that residual
-    s = min(1.0, l1 / max(np.abs(XR - l2 * w).max(), np.finfo(np.float64).tiny))
+    s = l1 / max(l1, np.abs(XR - l2 * w).max())
     return float((1 + s**2) / 2 * rr + l1 * np.abs(w).sum() - s * ry)
 
 

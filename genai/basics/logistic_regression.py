@@ -19,17 +19,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from genai.core.config import Count, check_keywords
 
-STEPS = 20  # of L-BFGS until the coordinates are made round again, where the loss is now
+STEPS = 15  # of L-BFGS until the coordinates are made round again, where the loss is now
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + e^-z), with exponentials of negative numbers only: none overflows."""
+    return np.exp(np.minimum(z, 0)) / (1 + np.exp(-np.abs(z)))
 
 
 def sigmoid_loss(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     """Return -sum_n log p(y_n), p(1) = sigmoid(z), and its gradient p(1) - y, (1, N), for z (1, N) and y (N,) of 0, 1.
 
-    Bishop (4.90), (4.91), with exponentials of negative numbers only: exact however large the logit.
+    Bishop (4.90), (4.91).
     """
-    e = np.exp(-np.abs(z))
-    p = np.exp(np.minimum(z, 0)) / (1 + e)
-    return float((np.log(1 + e) + np.maximum(z, 0)).sum() - z[0] @ y), p - y
+    return float((np.log(1 + np.exp(-np.abs(z))) + np.maximum(z, 0)).sum() - z[0] @ y), sigmoid(z) - y
 
 
 def softmax_loss(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
@@ -55,8 +58,8 @@ def loss_and_gradient(w: np.ndarray, x: np.ndarray, y: np.ndarray, l2: float) ->
     """
     cross_entropy = sigmoid_loss if len(w) == 1 else softmax_loss
     n = max(256, 2**17 // x.shape[1])
-    penalized = np.column_stack([w[:, :-1], np.zeros(len(w))])
-    loss, gradient = l2 / 2 * (penalized**2).sum(), l2 * penalized
+    loss, gradient = l2 / 2 * np.vdot(w[:, :-1], w[:, :-1]), l2 * w
+    gradient[:, -1] = 0
     for i in range(0, len(x), n):
         part, error = cross_entropy(w[:, :-1] @ x[i : i + n].T + w[:, -1:], y[i : i + n])
         loss += part / len(x)
@@ -74,9 +77,8 @@ def round_coordinates(x: np.ndarray, p: np.ndarray, l2: float, fit_intercept: bo
     """
     N, D = x.shape
     K = p.shape[1]
-    c = np.broadcast_to(
-        (p * (1 - p)).sum(1) / max(K - 1, 2) / N, N
-    )  # two classes have one logit, and twice the p (1 - p)
+    c = (p * (1 - p)).sum(1) / max(K - 1, 2)  # two classes have one logit, and twice its p (1 - p)
+    c = np.broadcast_to(np.maximum(c, 1e-9) / N, N)  # where all are certain, rounding leaves nothing
     n = D + fit_intercept
     if D > min(N, 1000):
         return 1 / np.sqrt(np.append(np.einsum("n,nd,nd->d", c, x, x) + l2, c.sum()))[:n]
@@ -163,16 +165,19 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         """Return the logits, (N, K), of two classes that of the second, (N,)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        z = X @ self.coef_.T
-        z += self.intercept_
-        return z[:, 0] if z.shape[1] == 1 else z
+        W, b = (self.coef_, self.intercept_) if len(self.coef_) > 1 else (self.coef_[0], self.intercept_[0])
+        z = X @ W.T
+        z += b
+        return z
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities, (N, K)."""
         z = self.decision_function(X)
         if z.ndim == 1:
-            p = expit(z)
-            return np.stack([1 - p, p]).T
+            p = np.empty((2, len(z)))
+            expit(z, out=p[1])
+            np.subtract(1, p[1], out=p[0])
+            return p.T
         z = np.asfortranarray(z)  # sums over classes go fast along columns
         z -= z.max(1, keepdims=True)
         np.exp(z, out=z)

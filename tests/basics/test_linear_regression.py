@@ -74,6 +74,18 @@ def test_the_smallest_ridge_penalty_is_exact_where_the_normal_equations_are_not(
     np.testing.assert_allclose(Ridge(alpha, fit_intercept=False).fit(X, y).coef_, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("estimator", [LinearRegression(), Ridge(0.0), Ridge(1.0)], ids=str)
+def test_units_five_orders_apart_cost_no_digits(estimator):
+    rng = np.random.default_rng(0)
+    X, w = rng.normal(size=(300, 7)) * np.geomspace(1e-3, 1e2, 7), np.geomspace(1e3, 1e-2, 7)
+    y = X @ w
+    centred = X - X.mean(0)
+    U, s, Vt = np.linalg.svd(centred, full_matrices=False)
+    alpha = getattr(estimator, "alpha", 0.0)
+    expected = Vt.T @ (s / (s**2 + alpha) * (U.T @ (y - y.mean())))
+    np.testing.assert_allclose(estimator.fit(X, y).coef_, expected, rtol=1e-8)
+
+
 @pytest.mark.parametrize("n", [80, 6], ids=["tall", "wide"])
 def test_of_all_minima_a_rank_deficient_table_gets_the_least(n):
     X, _ = table(n)
@@ -157,6 +169,20 @@ def test_the_conditions_of_the_minimum_hold(shape, l1_ratio):
     assert used.any() and (shape[0] > shape[1] or not used.all())
     np.testing.assert_allclose(gradient[used], -alpha * l1_ratio * np.sign(ours.coef_[used]), atol=1e-6)
     assert (np.abs(gradient[~used]) <= alpha * l1_ratio * (1 + 1e-9)).all()
+
+
+def test_the_lasso_is_empty_from_the_largest_correlation_on_and_not_before():
+    X, y = table(120, 8)
+    most = np.abs((X - X.mean(0)).T @ (y - y.mean())).max() / len(X)
+    assert not Lasso(most * 1.000001).fit(X, y).coef_.any()
+    assert (Lasso(most * 0.999).fit(X, y).coef_ != 0).sum() == 1
+
+
+def test_ridge_is_least_squares_on_rows_that_want_each_coefficient_to_be_0():
+    X, y = table()
+    rows, targets = np.vstack([X, np.sqrt(7.0) * np.eye(5)]), np.append(y, np.zeros(5))
+    extended = LinearRegression(fit_intercept=False).fit(rows, targets)
+    np.testing.assert_allclose(Ridge(7.0, fit_intercept=False).fit(X, y).coef_, extended.coef_, rtol=1e-8)
 
 
 def test_the_duality_gap_bounds_how_far_the_objective_is_from_its_minimum():

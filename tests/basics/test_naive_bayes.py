@@ -59,6 +59,16 @@ def test_gaussian_is_bayes_rule_on_normal_densities():
     np.testing.assert_allclose(ours.predict_proba(X)[:, 1], joint[1] / (joint[0] + joint[1]), rtol=1e-9)
 
 
+def test_gaussian_classes_of_equal_variances_have_log_odds_that_are_linear():
+    X, y = table(300, 3, 2)
+    ours = GaussianNB().fit(X, y)
+    ours.var_ = np.tile(ours.var_.mean(0), (2, 1))  # as linear discriminant analysis has it, its covariance diagonal
+    log_p = ours.predict_log_proba(X)
+    w = (ours.theta_[1] - ours.theta_[0]) / ours.var_[0]
+    b = np.log(ours.class_prior_[1] / ours.class_prior_[0]) - w @ ours.theta_.mean(0)
+    np.testing.assert_allclose(log_p[:, 1] - log_p[:, 0], X @ w + b, rtol=1e-9, atol=1e-9)
+
+
 def test_the_variance_is_exact_where_the_mean_is_a_million_deviations():
     X, y = table(400, 3, 2)
     shifted = (X - X.mean(0)) / X.std(0) + 1e6
