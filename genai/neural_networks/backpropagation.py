@@ -78,8 +78,7 @@ class NeuralNetwork(BaseEstimator):
     loss_curve_: (max_iter,) the mean loss of each epoch's batches.
     """
 
-    takes = frozenset({"table", "images"})
-    loss: Any  # (a, t) -> the loss and its derivative by a
+    objective: Any  # (a, t) -> the loss and its derivative by a
 
     def __init__(
         self,
@@ -114,7 +113,7 @@ class NeuralNetwork(BaseEstimator):
             for start in range(0, len(x), self.batch_size):
                 batch = order[start : start + self.batch_size]
                 hs = forward(x[batch], layers)
-                value, delta = self.loss(hs[-1], t[batch])
+                value, delta = self.objective(hs[-1], t[batch])
                 if not value < DIVERGED:
                     rate = self.learning_rate_init
                     raise ValueError(f"learning_rate_init: {rate} should be less: the loss grows without bound")
@@ -133,8 +132,9 @@ class NeuralNetwork(BaseEstimator):
 class NeuralNetworkClassifier(ClassifierMixin, NeuralNetwork):
     """p(y = k | x) = softmax(a_L)_k, trained by cross-entropy."""
 
+    takes = frozenset({"table", "images"})
     task = "classification"
-    loss = staticmethod(cross_entropy)
+    objective = staticmethod(cross_entropy)
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """X: (N, D), y: (N,) classes. Raises ValueError where the loss grows without bound."""
@@ -158,8 +158,9 @@ class NeuralNetworkClassifier(ClassifierMixin, NeuralNetwork):
 class NeuralNetworkRegressor(RegressorMixin, NeuralNetwork):
     """y = a_L in units of the target's standard deviation, trained by squared error."""
 
+    takes = frozenset({"table", "images"})
     task = "regression"
-    loss = staticmethod(squared_error)
+    objective = staticmethod(squared_error)
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """X: (N, D), y: (N,). Raises ValueError where the loss grows without bound."""
