@@ -78,7 +78,7 @@ class NeuralNetwork(BaseEstimator):
     loss_curve_: (max_iter,) the mean loss of each epoch's batches.
     """
 
-    objective: Any  # (a, t) -> the loss and its derivative by a
+    criterion: Any  # (a, t) -> the loss and its derivative by a
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class NeuralNetwork(BaseEstimator):
             for start in range(0, len(x), self.batch_size):
                 batch = order[start : start + self.batch_size]
                 hs = forward(x[batch], layers)
-                value, delta = self.objective(hs[-1], t[batch])
+                value, delta = self.criterion(hs[-1], t[batch])
                 if not value < DIVERGED:
                     rate = self.learning_rate_init
                     raise ValueError(f"learning_rate_init: {rate} should be less: the loss grows without bound")
@@ -134,7 +134,7 @@ class NeuralNetworkClassifier(ClassifierMixin, NeuralNetwork):
 
     takes = frozenset({"table", "images"})
     task = "classification"
-    objective = staticmethod(cross_entropy)
+    criterion = staticmethod(cross_entropy)
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """X: (N, D), y: (N,) classes. Raises ValueError where the loss grows without bound."""
@@ -160,7 +160,7 @@ class NeuralNetworkRegressor(RegressorMixin, NeuralNetwork):
 
     takes = frozenset({"table", "images"})
     task = "regression"
-    objective = staticmethod(squared_error)
+    criterion = staticmethod(squared_error)
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """X: (N, D), y: (N,). Raises ValueError where the loss grows without bound."""
