@@ -78,7 +78,10 @@ class NeuralNetwork(BaseEstimator):
     loss_curve_: (max_iter,) the mean loss of each epoch's batches.
     """
 
+<<<<<<< HEAD
     takes = frozenset({"table", "images"})
+=======
+>>>>>>> networks
     criterion: Any  # (a, t) -> the loss and its derivative by a
 
     def __init__(
@@ -133,6 +136,7 @@ class NeuralNetwork(BaseEstimator):
 class NeuralNetworkClassifier(ClassifierMixin, NeuralNetwork):
     """p(y = k | x) = softmax(a_L)_k, trained by cross-entropy."""
 
+    takes = frozenset({"table", "images"})
     task = "classification"
     criterion = staticmethod(cross_entropy)
 
@@ -158,6 +162,7 @@ class NeuralNetworkClassifier(ClassifierMixin, NeuralNetwork):
 class NeuralNetworkRegressor(RegressorMixin, NeuralNetwork):
     """y = a_L in units of the target's standard deviation, trained by squared error."""
 
+    takes = frozenset({"table", "images"})
     task = "regression"
     criterion = staticmethod(squared_error)
 

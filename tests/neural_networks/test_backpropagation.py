@@ -15,7 +15,9 @@ from sklearn.utils.estimator_checks import check_estimator
 from torch.nn import functional as F
 
 from genai import model as models
-from genai.core.config import config_class, validate
+from genai.commands.check import check
+from genai.core.config import ROOT, Params, load
+from genai.core.dataset import Description
 from genai.neural_networks.backpropagation import (
     NeuralNetworkClassifier,
     NeuralNetworkRegressor,
@@ -193,10 +195,20 @@ def test_a_grid_search_sets_its_keywords():
     assert search.best_params_["learning_rate_init"] == 0.1
 
 
-def test_params_yaml_gives_the_same_keywords():
-    config = validate(config_class(NeuralNetworkClassifier), {"hidden_layer_sizes": [8, 4], "max_iter": 2}, "config")
+def test_params_yaml_builds_it_from_the_same_keywords():
+    experiment = {
+        "data": "digits", "task": "classification", "code": "genai/neural_networks/backpropagation.py",
+        "model": "NeuralNetworkClassifier", "config": {"hidden_layer_sizes": [8, 4], "max_iter": 2},
+        "train": {"method": "fit", "seed": 0, "threads": 1},
+    }  # fmt: skip
+    params = Params(datasets=load(ROOT / "params.yaml").datasets, experiments={"network": experiment}, generators={})
+    check(params)
+    model = models.build(
+        "network", params.experiments["network"], Description(kind="table", shape=[3], classes=["a", "b"])
+    )
     x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
-    assert NeuralNetworkClassifier(**dict(config)).fit(x, y).layer_sizes_.tolist() == [3, 8, 4, 2]
+    assert model.fit(x, y).layer_sizes_.tolist() == [3, 8, 4, 2]
+    assert model.random_state == 0
 
 
 @pytest.mark.parametrize(
