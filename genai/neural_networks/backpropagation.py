@@ -78,10 +78,6 @@ class NeuralNetwork(BaseEstimator):
     loss_curve_: (max_iter,) the mean loss of each epoch's batches.
     """
 
-<<<<<<< HEAD
-    takes = frozenset({"table", "images"})
-=======
->>>>>>> networks
     criterion: Any  # (a, t) -> the loss and its derivative by a
 
     def __init__(
