@@ -16,7 +16,7 @@ from genai.core.config import Count, check_keywords
 
 TREE_DIMENSIONS, TREE_QUERIES = 10, 100  # up to the one and from the other on, building a tree pays; measured
 QUERIES, EXAMPLES = 512, 4096  # compared at a time, 10 MiB
-GROUPS = 256  # of examples, the least of each taken
+GROUPS = 64  # of examples, the least of each taken
 VALUES = 2**16  # differences at a time, 512 KiB
 
 
@@ -64,7 +64,7 @@ def by_comparison(queries: np.ndarray, examples: np.ndarray, k: int) -> tuple[np
     among them are then measured exactly.
     """
     center = examples.mean(0)
-    scale = max(np.abs(examples - center).max(), np.abs(queries - center).max()) or 1.0
+    scale = max(max((x.max(0) - center).max(), (center - x.min(0)).max()) for x in (examples, queries)) or 1.0
     rounding = (examples.shape[1] + 8) * float(np.finfo(np.float32).eps)  # of |q|^2 + |x|^2
     nearest, numbers = unknown(len(queries), k)
     step = max(EXAMPLES, k)

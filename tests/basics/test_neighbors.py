@@ -34,7 +34,7 @@ def by_sorting(queries, examples, k):
 @pytest.mark.parametrize("features", [1, 3, 10, 40])
 @pytest.mark.parametrize("k", [1, 5, 60])
 def test_neighbours_are_scikit_learns(search, features, k):
-    queries, examples = gaussian(700, features, 1), gaussian(9000, features)
+    queries, examples = gaussian(300, features, 1), gaussian(5000, features)
     distances, numbers = sklearn.neighbors.NearestNeighbors(n_neighbors=k).fit(examples).kneighbors(queries)
     ours = search(queries, examples, k)
     np.testing.assert_array_equal(ours[1], numbers)

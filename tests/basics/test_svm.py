@@ -62,6 +62,13 @@ def test_the_karush_kuhn_tucker_conditions_hold_within_tol(kernel):
     np.testing.assert_allclose(margin[(alpha > 0) & (alpha < 2.0)], 1, atol=1e-4)  # on it: between
 
 
+def test_features_of_very_different_scale_leave_no_gap_between_primal_and_dual():
+    X, y = load_breast_cancer(return_X_y=True)
+    model = SVC(kernel="linear").fit(X, y)
+    hinge = np.maximum(0, 1 - np.where(y == 1, 1, -1) * model.decision_function(X))
+    assert (model.coef_**2).sum() / 2 + hinge.sum() == pytest.approx(dual(model, model), rel=1e-5)
+
+
 def test_two_points_have_their_perpendicular_bisector():
     X, y = np.array([[0.0, 0], [3, 4]]), [0, 1]
     model = SVC(kernel="linear", C=10.0, tol=1e-9).fit(X, y)
