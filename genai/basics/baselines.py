@@ -50,4 +50,5 @@ class MajorityClass(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the most frequent class for each example, (N,)."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        most = self.predict_proba(X).argmax(1)
+        return self.classes_[most]

@@ -20,6 +20,7 @@ TOPICS = {
     "cnn": "Convolutional networks",
     "diffusion": "Diffusion",
 }
+SHOWN = 64  # weights of a model: neighbours have as many as examples
 BESIDE = 4  # other figures of a row that the table shows; metrics/ and grades/ have all
 CONFUSION = "label,prediction"  # the columns of a classifier's scores
 
@@ -291,7 +292,7 @@ def draw_weights(name: str, folder: Path) -> None:
         if shape[0] not in (1, 3):
             continue
         low, high = images.min(), images.max()
-        images = (images - low) / (high - low)
+        images = (images[:SHOWN] - low) / (high - low)
         columns = min(16, len(images))
         empty = np.full((-len(images) % columns, *images.shape[1:]), 0.5, images.dtype)
         images = np.concatenate([images, empty]).reshape(-1, columns, *images.shape[1:])
