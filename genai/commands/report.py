@@ -232,7 +232,8 @@ def learning_curves(params: Params, folder: Path) -> None:
         by_data.setdefault(curve.data, []).append(name)
     for data, names in by_data.items():
         figure, axes = figures.new(3.6, columns=2, sharey=True)
-        for color, name in zip([*figures.PALETTE] * (1 + len(names) // len(figures.PALETTE)), names, strict=False):
+        for i, name in enumerate(names):
+            color, line = figures.PALETTE[i % len(figures.PALETTE)], ("-", "--", ":")[i // len(figures.PALETTE) % 3]
             rows = read_csv(Path("learning_curves") / f"{name}.csv")
             metric = list(rows[0])[3]
             for ax, split in zip(axes, ("validation", "test"), strict=True):
@@ -242,7 +243,7 @@ def learning_curves(params: Params, folder: Path) -> None:
                         of.setdefault(int(row["examples"]), []).append(1 - float(row[metric]))
                 mean = np.array([np.mean(v) for v in of.values()])
                 spread = np.array([np.std(v) for v in of.values()])
-                ax.plot([*of], mean, marker="o", markersize=3, linewidth=1.5, color=color, label=name)
+                ax.plot([*of], mean, marker="o", markersize=3, linewidth=1.5, linestyle=line, color=color, label=name)
                 ax.fill_between([*of], mean - spread, mean + spread, alpha=0.15, color=color, linewidth=0)
                 ax.set(title=f"{data}: {split}", xlabel="training examples", xscale="log", yscale="log")
                 ax.grid(alpha=0.3, which="both")
