@@ -1,4 +1,4 @@
-"""Measure a trained model on validation and test: metrics/NAME.json, scores/NAME.csv."""
+"""Measure a trained model on validation and test: metrics/NAME.json, scores/NAME.csv, figures/NAME."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ def main(name: str) -> None:
         folder = this.reads(Path("models") / name)
         limit_threads(trained_threads(folder))
         from genai import model as models
-        from genai.core.dataset import Dataset, write_json, write_text
+        from genai.core.dataset import Dataset, replaced, write_json, write_text
 
         loaded = models.load(folder)
         task = load_file("tasks", loaded.experiment.task, f"experiments.{name}.task")
@@ -28,3 +28,5 @@ def main(name: str) -> None:
         writer.writerows([i, *(f"{v:.9g}" if isinstance(v, float) else v for v in row)] for i, row in enumerate(rows))
         write_text(Path("scores") / f"{name}.csv", table.getvalue())
         write_json(Path("metrics") / f"{name}.json", metrics)
+        with replaced(Path("figures") / name) as out:
+            task.figures(loaded, dataset, columns, out)  # columns: of test, the last split

@@ -1,11 +1,15 @@
 """R2 and its error against scikit-learn and SciPy."""
 
+import csv
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
 from sklearn import metrics as sk
 
-from genai.tasks.regression import measure
+from genai.core.dataset import Description
+from genai.tasks.regression import figures, measure
 
 RNG = np.random.default_rng(0)
 
@@ -26,3 +30,18 @@ def test_the_error_of_r2_is_scipys_bootstrap_of_it():
         (y, prediction), sk.r2_score, paired=True, vectorized=False, n_resamples=1000, rng=1, method="basic"
     )
     assert figures["r2_se"] == pytest.approx(theirs.standard_error, rel=0.15)
+
+
+@pytest.mark.parametrize("prediction", ["a guess", "one number"])
+def test_predictions_residuals_and_the_most_wrong_are_drawn(tmp_path, prediction):
+    y, x = RNG.normal(size=50), RNG.normal(size=(50, 3)).astype(np.float32)
+    _, columns = measure(y + RNG.normal(size=50) if prediction == "a guess" else np.zeros(50), y)
+    data = SimpleNamespace(description=Description(kind="table", shape=[3]), arrays=lambda split: {"x": x, "y": y})
+    figures(SimpleNamespace(name="m"), data, columns, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "predictions.png", "residuals.png", "most_wrong.png", "residuals.csv",
+    }  # fmt: skip
+    with open(tmp_path / "residuals.csv", newline="") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert all(row["true"] - row["prediction"] == pytest.approx(row["residual"], abs=1e-4) for row in rows)
+    assert np.mean([row["residual"] ** 2 for row in rows]) == pytest.approx(columns["score"].mean(), rel=1e-4)
