@@ -1,4 +1,4 @@
-"""How every figure looks: one palette that colour-blind people tell apart, the same bytes every time; what several draw."""
+"""How every figure looks: a palette for all kinds of colour vision, the same bytes every time; what several draw."""
 
 import io
 from pathlib import Path
@@ -14,12 +14,16 @@ GREY = "#666666"
 WIDTH = 8.0  # inches; at 110 dots an inch a page's width
 HALF = 4.8  # of two figures side by side
 MARKERS = "osD^vP*X"
-# For more than eight: of Paul Tol's "muted", 2021. A mark of the second kind on the palette's is told by its letter or form
+# Of more than eight: of Paul Tol's "muted", 2021; what is alike among sixteen is told apart by letter or form
 COLORS = [*PALETTE, "#882255", "#999933", "#44AA99", "#332288", "#AA4499", "#999999", "#661100", "#DDCC77"]
 ANNOTATED = 20  # rows and columns up to which a table of counts shows its numbers
 STEPS = 100  # of a plane's sides at which a model is asked
 POINTS = 500  # drawn of a cloud whose points are marked one by one
 COLUMNS = 5  # pictures in a row of examples
+
+
+# What DVC plots of a task: of each kind of plot the names of the columns, then the rows
+Tables = dict[str, list[tuple[Any, ...]]]
 
 
 def new(height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **subplots: Any) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from genai.core.config import Params, UserError, load_file
 
 Row = dict[str, Any]
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation: measured, not learned
 CONTROLS = ("_constant", "_floor", "_ceiling", "_real")  # ends of the names of figures that others are held against
 
 
@@ -74,11 +75,12 @@ def _recipes(params: Params) -> dict[str, str]:
 
 
 def parameters(folder: Path) -> int:
-    """Return how many numbers a model is made of: those in its model.safetensors. Raises UserError."""
+    """Return how many numbers a model has learned: those in its model.safetensors. Raises UserError."""
     path = folder / "model.safetensors"
     try:
         with safe_open(path, "numpy") as arrays:
-            return sum(int(np.prod(arrays.get_slice(key).get_shape())) for key in arrays.keys())  # noqa: SIM118
+            learned = [key for key in arrays.keys() if not key.endswith(STATISTICS)]  # noqa: SIM118
+            return sum(int(np.prod(arrays.get_slice(key).get_shape())) for key in learned)
     except (OSError, SafetensorError):
         raise UserError(f"{path}: missing or damaged; run: dvc repro train@{folder.name}") from None
 

@@ -172,7 +172,7 @@ validation; tables rank by test, which only evaluation reads.</p></header>
 <nav><div><a href="#leaderboard">Leaderboard</a>{% for key, (title, _) in topics.items() %}<a href="#{{ key }}">{{ title }}</a>{% endfor %}</div></nav>
 <main>
 <h2 id="leaderboard">Leaderboard</h2>
-<p class="soft">± is a standard error; of several seeds, the mean and sd over them. Parameters are the numbers that the model keeps.
+<p class="soft">± is a standard error; of several seeds, the mean and sd over them. Parameters are the numbers that a model has learned.
 CPU-s are the CPU-seconds of its training; – where it did not run on this machine but came from DVC's cache.</p>
 {% for group in groups_of %}
 <h4>{{ heading(group) }}</h4>

@@ -1,8 +1,10 @@
-"""Measure a trained model on validation and test: metrics/NAME.json, scores/NAME.csv, figures/NAME."""
+"""Measure a trained model on validation and test: metrics/NAME.json, scores/NAME.csv, figures/NAME, plots/NAME."""
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from genai.core.config import load_file
 from genai.core.stage import limit_threads, stage, trained_threads
@@ -21,12 +23,17 @@ def main(name: str) -> None:
         metrics = {}
         for split in ("validation", "test"):
             metrics[split], columns = task.evaluate(loaded, dataset, split)
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["example", *columns])
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        writer.writerows([i, *(f"{v:.9g}" if isinstance(v, float) else v for v in row)] for i, row in enumerate(rows))
-        write_text(Path("scores") / f"{name}.csv", table.getvalue())
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)  # of test, the last split
+        scores = [[i, *(f"{v:.9g}" if isinstance(v, float) else v for v in row)] for i, row in enumerate(rows)]
+        write_text(Path("scores") / f"{name}.csv", as_csv([["example", *columns], *scores]))
         write_json(Path("metrics") / f"{name}.json", metrics)
-        with replaced(Path("figures") / name) as out:
-            task.figures(loaded, dataset, columns, out)  # columns: of test, the last split
+        with replaced(Path("figures") / name) as figures, replaced(Path("plots") / name) as plots:
+            for kind, table in task.figures(loaded, dataset, columns, figures).items():
+                write_text(plots / f"{kind}.csv", as_csv(table))
+
+
+def as_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as the text of a CSV."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    return table.getvalue()

@@ -1,4 +1,4 @@
-"""Set every figure beside its baseline: reports/, with the leaderboard, curves, what the models learned, and one page of it all."""
+"""Set every figure beside its baseline: reports/, with the leaderboard, the curves, and one page of it all."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from genai.core.stage import stage
 
 REPORTS = Path("reports")
 SHOWN = 80  # images of which the weights of a model are shown
-READS = ("figures", "grades", "learning_curves", "looks", "metrics", "models", "samples")
+READS = ("figures", "grades", "learning_curves", "looks", "metrics", "models", "plots", "samples")
 
 
 def main() -> None:
@@ -36,12 +36,12 @@ def main() -> None:
 
 
 def plots(params: Params, folder: Path) -> None:
-    """Gather the tables that DVC plots, KIND/NAME.csv: of losses, and what each task left beside its figures."""
+    """Gather the tables that DVC plots, KIND/NAME.csv: of losses, and what each task left."""
     for kind in ("curves", "confusion", "calibration", "residuals"):
         (folder / kind).mkdir()  # DVC wants those that dvc.yaml names, whatever the experiments
     for name in params.experiments:
         tables = {"curves": Path("models") / name / "history.csv"}
-        tables |= {path.stem: path for path in sorted((Path("figures") / name).glob("*.csv"))}
+        tables |= {path.stem: path for path in sorted((Path("plots") / name).glob("*.csv"))}
         for kind, path in tables.items():
             if path.exists():
                 write_text(folder / kind / f"{name}.csv", path.read_text(encoding="utf-8"))

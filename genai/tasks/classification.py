@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from genai.core.dataset import Dataset, Description, write_text
-from genai.figures import HALF, PALETTE, Plane, counts, examples, mark, new, regions, save
+from genai.core.dataset import Dataset, Description
+from genai.figures import HALF, PALETTE, Plane, Tables, counts, examples, mark, new, regions, save
 from genai.model import Loaded
 
 RANKED_BY = ("accuracy",)
@@ -68,43 +68,31 @@ def calibration_error(bins: np.ndarray) -> float:
     return float((n * np.abs(accuracy - sure)).sum() / n.sum())
 
 
-def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> None:
-    """Draw what `evaluate` found on test: confusion matrix, calibration, the most wrong examples, decision regions.
-
-    confusion.csv and calibration.csv are for DVC's plots.
-    """
+def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> Tables:
+    """Draw what `evaluate` found on test: confusion matrix, calibration, the most wrong examples, decision regions."""
     description, arrays = dataset.description, dataset.arrays("test")
     train, classes = dataset.arrays("train")["x"], dataset.description.classes
     label, prediction = columns["label"], columns["prediction"]
+    pairs = [(classes[a], classes[b]) for a, b in zip(label, prediction, strict=True)]
+    tables: Tables = {"confusion": [("label", "prediction"), *pairs]}
     table = np.zeros((len(classes), len(classes)), int)
     np.add.at(table, (label, prediction), 1)
     title = f"{loaded.name}: classes and predictions on test"
     save(counts(table, classes, classes, "class", "prediction", title), folder / "confusion.png")
-    pairs = "".join(f"{quoted(classes[a])},{quoted(classes[b])}\n" for a, b in zip(label, prediction, strict=True))
-    write_text(folder / "confusion.csv", "label,prediction\n" + pairs)
+    worst = np.argsort(-columns["score"], kind="stable")[:SHOWN]
+    told = {"class → prediction": [" → ".join(pairs[i]) for i in worst]}
     if "confidence" in columns:
         bins = calibration(columns["confidence"], label == prediction)
         save(reliability(bins, loaded.name), folder / "calibration.png")
-        rows = "".join(f"{sure:.4f},{accuracy:.4f},{n:.0f}\n" for sure, accuracy, n in bins)
-        write_text(folder / "calibration.csv", "confidence,accuracy,examples\n" + rows)
-    worst = np.argsort(-columns["score"], kind="stable")[:SHOWN]
-    told = {
-        "class → prediction": [
-            f"{classes[a]} → {classes[b]}" for a, b in zip(label[worst], prediction[worst], strict=True)
-        ]
-    }
-    if "confidence" in columns:
+        rows = [(f"{sure:.4f}", f"{accuracy:.4f}", int(n)) for sure, accuracy, n in bins]
+        tables["calibration"] = [("confidence", "accuracy", "examples"), *rows]
         told["confidence"] = [f"{100 * c:.0f} %" for c in columns["confidence"][worst]]
-    title = f"{loaded.name}: most wrong on test\nclass → prediction" + ", confidence" * ("confidence" in columns)
+    title = f"{loaded.name}: most wrong on test\n{', '.join(told)}"
     save(examples(description, arrays["x"][worst], train, told, title), folder / "most_wrong.png")
     # the plane needs two dimensions, its colours few classes, its axes finite numbers
     if len(classes) <= MAPPED and train[0].size > 1 and np.isfinite(train).all():
         save(decisions(loaded, Plane(train), arrays["x"], label, prediction), folder / "decision_regions.png")
-
-
-def quoted(name: str) -> str:
-    """Return a name as a field of a CSV."""
-    return f'"{name.replace(chr(34), chr(34) * 2)}"' if set(name) & set(',"\n') else name
+    return tables
 
 
 def reliability(bins: np.ndarray, name: str) -> Any:
@@ -145,11 +133,9 @@ def decisions(loaded: Loaded, plane: Plane, x: np.ndarray, label: np.ndarray, pr
     same = np.mean(regions(plane, predict, ax, points, loaded.description.classes) == prediction)
     mark(ax, points, label, label, loaded.description.classes)
     plane.label(ax)
-    ax.set_title(
-        f"{loaded.name}: decisions in a plane\n{100 * plane.share:.0f} % of the variance; "
-        f"the colour is right for {100 * same:.0f} % of marks",
-        fontsize=10,
-    )
+    share, agree = f"{100 * plane.share:.0f} %", f"{100 * same:.0f} %"
+    title = f"{loaded.name}: decisions in a plane\n{share} of variance; colour = prediction for {agree} of marks"
+    ax.set_title(title, fontsize=10)
     return figure
 
 

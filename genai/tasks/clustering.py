@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from genai.core.dataset import Dataset, Description
-from genai.figures import HALF, Plane, counts, mark, new, save
+from genai.figures import HALF, Plane, Tables, counts, mark, new, save
 from genai.model import Loaded
 
 RANKED_BY = ("clustering_accuracy",)
@@ -47,7 +47,7 @@ def match(clusters: np.ndarray, y: np.ndarray) -> dict[int, int]:
     return dict(zip(np.unique(clusters)[columns].tolist(), np.unique(y)[rows].tolist(), strict=True))
 
 
-def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> None:
+def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> Tables:
     """Draw what `evaluate` found on test: how classes fall into clusters, and both on a plane through the examples."""
     y, clusters, classes = columns["label"], columns["cluster"], dataset.description.classes
     matched, found = match(clusters, y), np.unique(clusters)
@@ -64,6 +64,7 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
             cluster_map(loaded.name, Plane(train), dataset.arrays("test")["x"], columns, classes),
             folder / "cluster_map.png",
         )
+    return {}
 
 
 def cluster_map(name: str, plane: Plane, x: np.ndarray, columns: dict[str, np.ndarray], classes: list[str]) -> Any:
@@ -74,7 +75,8 @@ def cluster_map(name: str, plane: Plane, x: np.ndarray, columns: dict[str, np.nd
     color = np.array([colors[c] for c in columns["cluster"].tolist()])
     mark(ax, plane.project(x), color, columns["label"], classes)
     plane.label(ax)
-    title = f"{name}: clusters (colours) and classes (marks) of test\non a plane with {100 * plane.share:.0f} % of the variance"
+    share = f"{100 * plane.share:.0f} %"
+    title = f"{name}\nclusters (colours) and classes (marks) of test, {share} of variance"
     ax.set_title(title, fontsize=10)
     return figure
 

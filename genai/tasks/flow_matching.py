@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from genai.core.dataset import Dataset
-from genai.figures import HALF, PALETTE, new, save
+from genai.figures import HALF, PALETTE, Tables, new, save
 from genai.model import Loaded
 
 RANKED_BY = ("loss",)
@@ -45,7 +45,7 @@ def constant_loss(dataset: Dataset, x: np.ndarray) -> float:
     return float(((2 * x - 1 - train.mean(0)) ** 2).mean() + 1)
 
 
-def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> None:
+def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> Tables:
     """Draw the loss on test over the time t, from noise (0) to image (1), beside that of the best constant."""
     arrays = dataset.arrays("test")
     times = (np.arange(TIMES) + 0.5) / TIMES
@@ -62,6 +62,7 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     save(figure, folder / "loss_by_time.png")
+    return {}
 
 
 def losses_at(loaded: Loaded, x: np.ndarray, y: np.ndarray, t: float) -> np.ndarray:

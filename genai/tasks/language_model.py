@@ -8,7 +8,7 @@ import numpy as np
 
 from genai.core.config import UserError
 from genai.core.dataset import Dataset, load_tokenizer
-from genai.figures import PALETTE, new, save
+from genai.figures import PALETTE, Tables, new, save
 from genai.model import Loaded
 
 RANKED_BY = ("bpc", "nelbo_bpc")  # the second is a bound on the first
@@ -47,7 +47,7 @@ def standard_error(scores: np.ndarray) -> float:
     return float(resampled.std(ddof=1))
 
 
-def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> None:
+def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> Tables:
     """Draw bits per character along the test text, stretch by stretch, and their mean with its 95 % interval."""
     scores = columns["score"]
     mean, error, block = scores.mean(), 1.96 * standard_error(scores), block_length(len(scores))
@@ -72,6 +72,7 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
     ax.legend(loc="upper right", fontsize=8, ncols=3)
     ax.margins(x=0.01)
     save(figure, folder / "bits_per_character.png")
+    return {}
 
 
 def moving_blocks(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from genai.core.dataset import Dataset, Description, write_text
-from genai.figures import HALF, PALETTE, examples, new, save
+from genai.core.dataset import Dataset, Description
+from genai.figures import HALF, PALETTE, Tables, examples, new, save
 from genai.model import Loaded
 
 RANKED_BY = ("r2",)
@@ -37,22 +37,19 @@ def measure(prediction: np.ndarray, y: np.ndarray) -> tuple[dict[str, float], di
     return {k: float(v) for k, v in metrics.items()} | {"examples": len(y)}, columns
 
 
-def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> None:
-    """Draw what `evaluate` found on test: predictions and true numbers, residuals, the most wrong examples.
-
-    residuals.csv is for DVC's plots.
-    """
+def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> Tables:
+    """Draw what `evaluate` found on test: predictions and true numbers, residuals, the most wrong examples."""
     y, prediction = columns["label"], columns["prediction"]
     residual = y - prediction
     save(against_truth(loaded.name, y, prediction), folder / "predictions.png")
     save(residuals(loaded.name, prediction, residual), folder / "residuals.png")
-    rows = "".join(f"{a:.6g},{b:.6g},{c:.6g}\n" for a, b, c in zip(y, prediction, residual, strict=True))
-    write_text(folder / "residuals.csv", "true,prediction,residual\n" + rows)
     worst = np.argsort(-columns["score"], kind="stable")[:SHOWN]
     numbers = {"true": y, "prediction": prediction, "residual": residual}
     told = {name: [f"{value:.4g}".replace("-", "−") for value in of[worst]] for name, of in numbers.items()}
     x, train = dataset.arrays("test")["x"][worst], dataset.arrays("train")["x"]
     save(examples(dataset.description, x, train, told, f"{loaded.name}: most wrong on test"), folder / "most_wrong.png")
+    rows = [tuple(f"{value:.6g}" for value in row) for row in zip(*numbers.values(), strict=True)]
+    return {"residuals": [tuple(numbers), *rows]}
 
 
 def against_truth(name: str, y: np.ndarray, prediction: np.ndarray) -> Any:

@@ -32,7 +32,7 @@ def test_every_center_is_drawn_and_of_hundreds_some(tmp_path, monkeypatch, n, ro
 
 def test_tables_for_dvcs_plots_are_gathered_by_kind_and_each_kind_has_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for path in ("models/net/history.csv", "figures/net/confusion.csv", "figures/gone/confusion.csv"):
+    for path in ("models/net/history.csv", "plots/net/confusion.csv", "plots/gone/confusion.csv"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("a,b\n1,2\n")
     (tmp_path / "out").mkdir()

@@ -1,6 +1,5 @@
 """Accuracy and log loss against scikit-learn, the calibration error against its definition, and what is drawn of them."""
 
-import csv
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,16 +82,17 @@ def test_each_kind_of_data_and_model_has_the_figures_that_it_can_have(tmp_path, 
     loaded = Loaded(model(description.n_classes), "m", None, description, None)
     data = dataset(description)
     metrics, columns = evaluate(loaded, data, "test")
-    figures(loaded, data, columns, tmp_path)
-    expected = {"confusion.png", "confusion.csv", "most_wrong.png"}
-    expected |= {"calibration.png", "calibration.csv"} if model is Sure else set()
+    tables = figures(loaded, data, columns, tmp_path)
+    expected = {"confusion.png", "most_wrong.png"} | ({"calibration.png"} if model is Sure else set())
     expected |= set() if description in (MANY, LINE) else {"decision_regions.png"}
     assert {path.name for path in tmp_path.iterdir()} == expected
     assert ("log_loss" in metrics) == ("calibration_error" in metrics) == (model is Sure)
-    with open(tmp_path / "confusion.csv", newline="") as file:
-        rows = [*csv.DictReader(file)]
-    right = np.mean([row["label"] == row["prediction"] for row in rows])
-    assert right == pytest.approx(metrics["accuracy"]) and {r["label"] for r in rows} <= set(description.classes)
+    assert tables.keys() == ({"confusion", "calibration"} if model is Sure else {"confusion"})
+    names, *pairs = tables["confusion"]
+    assert names == ("label", "prediction") and {label for label, _ in pairs} <= set(description.classes)
+    assert np.mean([label == prediction for label, prediction in pairs]) == pytest.approx(metrics["accuracy"])
+    if model is Sure:
+        assert sum(n for *_, n in tables["calibration"][1:]) == metrics["examples"]
 
 
 def test_without_probabilities_a_score_is_right_or_wrong():

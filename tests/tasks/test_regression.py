@@ -1,6 +1,5 @@
 """R2 and its error against scikit-learn and SciPy."""
 
-import csv
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,11 +36,8 @@ def test_predictions_residuals_and_the_most_wrong_are_drawn(tmp_path, prediction
     y, x = RNG.normal(size=50), RNG.normal(size=(50, 3)).astype(np.float32)
     _, columns = measure(y + RNG.normal(size=50) if prediction == "a guess" else np.zeros(50), y)
     data = SimpleNamespace(description=Description(kind="table", shape=[3]), arrays=lambda split: {"x": x, "y": y})
-    figures(SimpleNamespace(name="m"), data, columns, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "predictions.png", "residuals.png", "most_wrong.png", "residuals.csv",
-    }  # fmt: skip
-    with open(tmp_path / "residuals.csv", newline="") as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    (table,) = figures(SimpleNamespace(name="m"), data, columns, tmp_path).values()
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions.png", "residuals.png", "most_wrong.png"}
+    rows = [dict(zip(table[0], map(float, row), strict=True)) for row in table[1:]]
     assert all(row["true"] - row["prediction"] == pytest.approx(row["residual"], abs=1e-4) for row in rows)
     assert np.mean([row["residual"] ** 2 for row in rows]) == pytest.approx(columns["score"].mean(), rel=1e-4)
