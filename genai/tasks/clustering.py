@@ -76,7 +76,7 @@ def cluster_map(name: str, plane: Plane, x: np.ndarray, columns: dict[str, np.nd
     mark(ax, plane.project(x), color, columns["label"], classes)
     plane.label(ax)
     share = f"{100 * plane.share:.0f} %"
-    title = f"{name}\nclusters (colours) and classes (marks) of test, {share} of variance"
+    title = f"{name}: clusters (colours) on test\nclasses (marks); {share} of variance"
     ax.set_title(title, fontsize=10)
     return figure
 
