@@ -156,38 +156,32 @@ def squared_distances(x: np.ndarray, centers: np.ndarray, origin: np.ndarray) ->
 
 def seeds(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     """Return k rows of x, by k-means++: each the best of a few drawn in proportion to their squared distance."""
-    origin, centers = x.mean(0), x[:0]
-    nearest = np.ones((1, len(x)))
+    origin, trials = x.mean(0), 2 + int(np.log(k))
+    centers = x[[rng.integers(len(x))]]
+    nearest = squared_distances(x, centers, origin)
     while len(centers) < k:
-        trials = 2 + int(np.log(k)) if len(centers) else 1
-        cumulated = nearest[0].cumsum()
+        cumulated = nearest.cumsum()
         drawn = np.searchsorted(cumulated, rng.random(trials) * cumulated[-1], side="right")
         candidates = x[np.minimum(drawn, len(x) - 1)]
-        left = np.empty((trials, len(x)))
-        for part in parts(x):
-            left[:, part] = squared_distances(x[part], candidates, origin).T
-        if len(centers):
-            np.minimum(left, nearest, out=left)
-        best = left.sum(1).argmin()
-        nearest, centers = left[[best]], np.vstack([centers, candidates[best]])
+        left = np.minimum(nearest, squared_distances(x, candidates, origin))
+        best = left.sum(0).argmin()
+        nearest, centers = left[:, [best]], np.vstack([centers, candidates[best]])
     return centers
 
 
-def k_means(x: np.ndarray, k: int, rng: np.random.Generator, steps: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Return centers (K, D) and labels (N,) after a few of Lloyd's steps: EM does the rest."""
-    centers, labels = seeds(x, k, rng), np.empty(len(x), np.intp)
+def k_means(x: np.ndarray, k: int, rng: np.random.Generator, steps: int = 100) -> np.ndarray:
+    """Return the centers (K, D) of k-means from one start, on at most 1000 K rows: it is only where EM starts."""
+    x = x[rng.choice(len(x), min(len(x), 1000 * k), replace=False, shuffle=False)]
+    centers = seeds(x, k, rng)
     for _ in range(steps):
-        sums, counts = np.zeros_like(centers), np.zeros(k)
-        for part in parts(x):
-            labels[part] = squared_distances(x[part], centers, centers.mean(0)).argmin(1)
-            members = np.equal.outer(np.arange(k), labels[part]).astype(np.float64)
-            sums += members @ x[part]
-            counts += members.sum(1)
-        moved = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
+        labels = squared_distances(x, centers, centers.mean(0)).argmin(1)
+        members = np.equal.outer(np.arange(k), labels).astype(np.float64)
+        counts = members.sum(1)[:, None]
+        moved = np.where(counts > 0, members @ x / np.maximum(counts, 1), centers)
         if np.array_equal(moved, centers):
             break
         centers = moved
-    return centers, labels
+    return centers
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):
@@ -279,14 +273,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def _first_guess(self, X: np.ndarray, rng: np.random.Generator) -> Mixture:
         """Return the mixture that follows from the first responsibilities."""
         k = self.n_components
-        if self.init_params == "kmeans":
-            about, labels = k_means(X, k, rng)
-        else:
-            about = np.tile(X.mean(0), (k, 1))
-        moments = no_moments(about, self.covariance_type)
+        centers = k_means(X, k, rng) if self.init_params == "kmeans" else np.tile(X.mean(0), (k, 1))
+        moments = no_moments(centers, self.covariance_type)
         for part in parts(X):
             if self.init_params == "kmeans":
-                r = np.equal.outer(np.arange(k), labels[part]).astype(np.float64)
+                nearest = squared_distances(X[part], centers, centers.mean(0)).argmin(1)
+                r = np.equal.outer(np.arange(k), nearest).astype(np.float64)
             else:
                 r = rng.random((k, len(X[part])))
                 r /= r.sum(0)

@@ -125,7 +125,8 @@ class PCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
         X = validate_data(self, X, reset=False, dtype=np.float64)
         k, d = self.components_.shape
         noise, variances = float(self.noise_variance_), self.explained_variance_
-        if variances[-1] <= 0 or (k < d and noise <= 0):
+        least = noise if k < d else variances[-1]
+        if least <= np.finfo(float).eps * variances[0]:  # no more than rounding makes of zero
             raise ValueError(f"n_components: with {k} of {d} features the rest has no variance, so there is no density")
         centered = X - self.mean_
         z = centered @ self.components_.T
