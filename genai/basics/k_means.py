@@ -87,7 +87,7 @@ def inertia(x: np.ndarray, centers: np.ndarray, labels: np.ndarray) -> float:
     total = 0.0
     for part in parts(*x.shape):
         difference = (x[part] - centers[labels[part]]).ravel()
-        total += difference @ difference
+        total += float(difference @ difference)
     return total
 
 
@@ -108,13 +108,13 @@ class Lloyd:
 
     def assign(self) -> None:
         """Give every point the nearest center. Margins are taken once centers move little, so that they last."""
-        stale = np.flatnonzero(self.margin <= 0) if self.settled else range(len(self.x))
-        few = len(stale) < len(self.x) / 2  # else to copy them costs more than it spares
+        stale = np.flatnonzero(self.margin <= 0) if self.settled else np.empty(0, np.intp)
+        few = self.settled and len(stale) < len(self.x) / 2  # else to copy them costs more than it spares
         self.settled |= self.moved < SETTLED * len(self.x)
         self.moved = 0
         for part in parts(len(stale) if few else len(self.x), sum(self.centers.shape)):
-            rows = stale[part] if few else part
-            x = self.x.take(rows, axis=0) if few else self.x[rows]
+            rows: slice | np.ndarray = stale[part] if few else part
+            x = self.x.take(stale[part], axis=0) if few else self.x[part]
             distances = relative_distances(x, self.centers, self.origin)
             labels, least = first_least(distances)
             if self.settled:
