@@ -143,7 +143,7 @@ def em_step(x: np.ndarray, mixture: Mixture, covariance_type: str, reg_covar: fl
     moments = no_moments(mixture.means, covariance_type)
     for part in parts(x):
         log_p, r = log_sum_exp(log_joint(x[part], mixture.weights, mixture.means, factors))
-        log_likelihood += log_p.sum()
+        log_likelihood += float(log_p.sum())
         add_moments(moments, x[part], r)
     return log_likelihood / len(x), maximize(moments, reg_covar)
 

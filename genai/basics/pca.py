@@ -23,11 +23,11 @@ def scatter(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     mean, total = np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1]))
     step = max(2**18 // x.shape[1], 8 * x.shape[1])  # as many as stay in a cache, but worth adding D x D numbers
-    ones = np.ones(step)
+    ones, buffer = np.ones(min(step, len(x))), np.empty((min(step, len(x)), x.shape[1]))
     for start in range(0, len(x), step):
         part = x[start : start + step]
         part_mean = ones[: len(part)] @ part / len(part)
-        centered = part - part_mean
+        centered = np.subtract(part, part_mean, out=buffer[: len(part)])
         total += centered.T @ centered
         share, shift = len(part) / (start + len(part)), part_mean - mean
         total += start * share * np.outer(shift, shift)
