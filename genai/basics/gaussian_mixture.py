@@ -138,7 +138,7 @@ def precision_factors(covariances: np.ndarray) -> np.ndarray:
 
 
 def em_step(x: np.ndarray, mixture: Mixture, covariance_type: str, reg_covar: float) -> tuple[float, Mixture]:
-    """Return the mean log likelihood of the mixture, and the next mixture, whose likelihood is no lower."""
+    """Return the mean log likelihood of the mixture, and the next mixture; with reg_covar 0 its likelihood is no lower."""
     log_likelihood, factors = 0.0, precision_factors(mixture.covariances)
     moments = no_moments(mixture.means, covariance_type)
     for part in parts(x):
