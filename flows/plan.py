@@ -36,9 +36,9 @@ def check_meta(name: str, meta: Any) -> dict[str, Any]:
     threads = meta.get("threads", 1)
     if type(threads) is not int or threads < 1:
         raise UserError(f"dvc.yaml: {name}: meta.threads is {threads!r}; it is a whole number from 1")
-    for key in ("show", "print"):
+    for key, kind in (("show", "path"), ("print", "command")):
         if not isinstance(meta.get(key, ""), str):
-            raise UserError(f"dvc.yaml: {name}: meta.{key} is {meta[key]!r}; it is a path")
+            raise UserError(f"dvc.yaml: {name}: meta.{key} is {meta[key]!r}; it is a {kind}")
     return meta
 
 

@@ -20,7 +20,8 @@ def show_results(stages: list[Stage]) -> None:
 def as_markdown(path: Path) -> str:
     """Return a file .md or .png, or all of a folder, as one text."""
     parts = []
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    files = sorted(path.rglob("*"), key=lambda file: (len(file.parts), file))  # what lies in no inner folder first
+    for file in files if path.is_dir() else [path]:
         if file.suffix == ".md" and file.is_file():
             parts.append(file.read_text(encoding="utf-8"))
         elif file.suffix == ".png" and file.is_file():
@@ -30,10 +31,14 @@ def as_markdown(path: Path) -> str:
 
 
 def print_results(stages: list[Stage]) -> None:
-    """Print the text files that `meta: {print: FILE}` of the stages names."""
+    """Run the commands that `meta: {print: COMMAND}` of the stages names: what they print ends the run.
+
+    A command, not a file that a stage writes, so that it can tell what was measured, which no output of a stage may hold.
+    """
     for stage in stages:
-        if "print" in stage.meta and Path(stage.meta["print"]).is_file():
-            print("\n" + Path(stage.meta["print"]).read_text(encoding="utf-8").rstrip())
+        if "print" in stage.meta:
+            print(flush=True)
+            subprocess.run(["/bin/sh", "-c", stage.meta["print"]], check=False)
 
 
 def explain_git_status(files: dict[str, bool]) -> None:

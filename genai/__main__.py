@@ -12,7 +12,7 @@ from genai.core.config import UserError
 STAGES = {
     "prepare": "prepare a data set: data/NAME",
     "train": "train an experiment's model: models/NAME",
-    "evaluate": "measure a model on validation and test: metrics/NAME.json, scores/NAME.csv",
+    "evaluate": "measure a model on validation and test: metrics/NAME.json, scores/NAME.csv, figures/NAME",
     "samples": "draw what a generator shows people: samples/NAME",
     "grade": "draw from a generator and set it beside real examples: grades/NAME.json, generated/NAME",
     "learning_curve": "train an experiment's model on ever more examples: learning_curves/NAME.csv",
@@ -20,9 +20,10 @@ STAGES = {
 }
 WHOLE = {
     "report": "set every figure beside its baseline: reports/",
+    "leaderboard": "print the leaderboard, what the generators write and where the figures are",
     "check": "validate params.yaml, the models' own sections included",
     "schema": "write params.schema.json, which editors read to complete and check params.yaml",
-    "ui": "serve the MLflow and Prefect pages on 127.0.0.1",
+    "ui": "serve the page of it all, MLflow and Prefect on 127.0.0.1",
 }
 
 

@@ -1,4 +1,4 @@
-"""The pages of MLflow and Prefect on this machine, in front of what the pipeline left in this folder."""
+"""The page of it all, MLflow and Prefect on this machine, in front of what the pipeline left in this folder."""
 
 import contextlib
 import os
@@ -6,11 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from genai.core.config import UserError
+from genai.page import PAGE
 from genai.tracking import page, store_uri
 
 HOST = "127.0.0.1"
@@ -26,15 +29,19 @@ exec "$@" </dev/null 3<&-
 
 
 def ui(root: Path) -> None:
-    """Serve both until SIGINT or SIGTERM. Ports: MLFLOW_PORT (5000) and PREFECT_PORT (4200) of the environment.
+    """Serve all three until SIGINT or SIGTERM. Ports: PAGE_PORT (5050), MLFLOW_PORT (5000) and PREFECT_PORT (4200) of the
+    environment.
 
-    Neither server outlives this process, nor the `make` that started it. Raises UserError where a port is not
+    No server outlives this process, nor the `make` that started it. Raises UserError where a port is not
     free or not a port, or a server does not start or ends.
     """
     maker = os.getppid() if "MAKELEVEL" in os.environ else None  # who kills `make` means this process
-    mlflow, prefect = _port("MLFLOW_PORT", 5000), _port("PREFECT_PORT", 4200)
-    if mlflow == prefect:
-        raise UserError(f"MLFLOW_PORT and PREFECT_PORT: both are {mlflow}; the pages need two ports")
+    ports = {"PAGE_PORT": 5050, "MLFLOW_PORT": 5000, "PREFECT_PORT": 4200}
+    ports = {variable: _port(variable, default) for variable, default in ports.items()}
+    if len(set(ports.values())) < len(ports):
+        told = ", ".join(f"{variable} is {port}" for variable, port in ports.items())
+        raise UserError(f"{told}; each page needs a port of its own")
+    whole, mlflow, prefect = ports.values()
     settings = os.environ | {
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -55,6 +62,7 @@ def ui(root: Path) -> None:
     logs = root / ".work" / "ui"
     logs.mkdir(parents=True, exist_ok=True)
     servers: dict[str, subprocess.Popen] = {}
+    own = serve(root / PAGE, whole)
     # both: where a shell started this in the background, SIGINT would be ignored
     before = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -64,10 +72,11 @@ def ui(root: Path) -> None:
                     ["/bin/sh", "-c", TETHER, "sh", sys.executable, "-m", *command], cwd=root, env=settings,
                     stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
                 )  # fmt: skip
+        print(f"{'Results':8} http://{HOST}:{whole}/", flush=True)
         for name, address in health.items():
             _await(address, servers, logs)
             print(f"{name:8} {pages[name]}", flush=True)
-        print("Ctrl-C ends both.", flush=True)
+        print("Ctrl-C ends all.", flush=True)
         while maker in (None, os.getppid()):
             _check_alive(servers, logs)
             time.sleep(0.5)
@@ -76,9 +85,37 @@ def ui(root: Path) -> None:
     finally:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave a server behind
+        own.shutdown()
+        own.server_close()
         _stop(servers)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def serve(path: Path, port: int) -> ThreadingHTTPServer:
+    """Serve one page, as its file is when it is asked for, from a thread of this process."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):  # a page of another site asks
+                self.send_error(403)
+                return
+            try:
+                status, content = 200, path.read_bytes()
+            except OSError:
+                status, content = 404, b"<!doctype html><title>genai</title><p>Nothing yet. Run: make pipeline"
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer((HOST, port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
 
 
 def _port(variable: str, default: int) -> int:

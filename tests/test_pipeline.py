@@ -56,11 +56,12 @@ def test_dvc_shows_a_plot_for_each_curve_confusion_matrix_and_figure(by_dvc, tmp
     trained = {name for name, e in PARAMS["experiments"].items() if e["train"]["method"] == "gradient_descent"}
     classifiers = {name for name, e in PARAMS["experiments"].items() if e["task"] == "classification"}
     plots = set(shown["data"])
-    assert {f"reports/curves/{name}.csv" for name in trained} <= {plot.partition("::")[2] or plot for plot in plots}, (
-        plots
-    )
-    assert {f"reports/confusion/{name}.csv" for name in classifiers} <= {p.partition("::")[2] or p for p in plots}
-    assert {f"reports/figures/{name}/confusion.png" for name in classifiers} <= plots
+    regressions = {name for name, e in PARAMS["experiments"].items() if e["task"] == "regression"}
+    tables = {plot.partition("::")[2] or plot for plot in plots}
+    for kind, names in {"curves": trained, "confusion": classifiers, "residuals": regressions}.items():
+        assert {f"reports/plots/{kind}/{name}.csv" for name in names} <= tables, plots
+    assert "reports/plots/calibration/cnn.csv" in tables
+    assert {f"figures/{name}/confusion.png" for name in classifiers} | {"reports/figures/curves.png"} <= plots
     assert by_dvc.run("dvc", "params", "diff").stdout.strip() == ""
 
 
@@ -80,13 +81,17 @@ def test_a_second_flow_finds_nothing_to_do(by_flow):
 
 def test_the_end_of_the_flow_shows_leaderboard_text_and_the_way_on(by_flow):
     for part in (
-        "| python_reference",
+        "python_reference: language model",
         "kneser_ney",
         "text_diffusion writes:",
-        "reports/figures/cnn/weights.png",
+        "reports/index.html",
         "make ui",
     ):
         assert part in by_flow.output, part
+    (cnn,) = (line.split() for line in by_flow.output.splitlines() if line.split()[:1] == ["cnn"])
+    assert float(cnn[-1]) > 0  # CPU-seconds
+    page = (by_flow.folder / "reports" / "index.html").read_text(encoding="utf-8")
+    assert f"{cnn[-1]} CPU-s" in page and 'alt="cnn: confusion.' in page and len(page) < 5e6
 
 
 def test_text_continues_a_prompt_and_fills_a_gap(by_flow, tmp_path):

@@ -1,4 +1,4 @@
-"""`python -m genai ui`: both pages for as long as it runs, nothing left when it ends or cannot start."""
+"""`python -m genai ui`: all pages for as long as it runs, nothing left when it ends or cannot start."""
 
 import os
 import re
@@ -21,6 +21,9 @@ from genai.tracking.store import Store, remember
 HERE = Path(__file__).parent.parent
 
 
+PORTS = ("PAGE_PORT", "MLFLOW_PORT", "PREFECT_PORT")
+
+
 def free_ports(n):
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
     ports = [one.getsockname()[1] for one in sockets]
@@ -34,11 +37,11 @@ def is_free(port):
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-@pytest.mark.parametrize("variable", ["MLFLOW_PORT", "PREFECT_PORT"])
+@pytest.mark.parametrize("variable", ["PAGE_PORT", "MLFLOW_PORT", "PREFECT_PORT"])
 def test_a_port_in_use_is_named_and_nothing_is_started(variable, tmp_path, monkeypatch):
-    other, taken = free_ports(2)
-    monkeypatch.setenv("MLFLOW_PORT", str(other))
-    monkeypatch.setenv("PREFECT_PORT", str(other + 1))
+    *others, taken = free_ports(4)
+    for name, port in zip(PORTS, others, strict=True):
+        monkeypatch.setenv(name, str(port))
     monkeypatch.setenv(variable, str(taken))
     line = f"port {taken}: .* make ui {variable}={taken + 1}"
     with socket.create_server(("127.0.0.1", taken)), pytest.raises(UserError, match=line):
@@ -52,10 +55,19 @@ def test_what_is_no_port_is_refused(tmp_path, monkeypatch):
         ui.ui(tmp_path)
 
 
-def test_a_server_that_cannot_start_ends_the_other(tmp_path, monkeypatch):
-    ports = free_ports(2)
-    monkeypatch.setenv("MLFLOW_PORT", str(ports[0]))
-    monkeypatch.setenv("PREFECT_PORT", str(ports[1]))
+def test_two_pages_on_one_port_are_refused(tmp_path, monkeypatch):
+    one, other = map(str, free_ports(2))
+    for name, port in zip(PORTS, (one, other, one), strict=True):
+        monkeypatch.setenv(name, port)
+    line = f"PAGE_PORT is {one}, MLFLOW_PORT is {other}, PREFECT_PORT is {one}; each page needs a port of its own"
+    with pytest.raises(UserError, match=line):
+        ui.ui(tmp_path)
+
+
+def test_a_server_that_cannot_start_ends_the_others(tmp_path, monkeypatch):
+    ports = free_ports(3)
+    for name, port in zip(PORTS, ports, strict=True):
+        monkeypatch.setenv(name, str(port))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuch://store")
     with pytest.raises(UserError, match="MLflow's server ended with status"):
         ui.ui(tmp_path)
@@ -67,15 +79,15 @@ COMMAND = [sys.executable, "-c", "from pathlib import Path; from genai import ui
 
 @contextmanager
 def serving(folder, command=COMMAND):
-    """Both pages in a process of their own: the process, their addresses and their ports."""
-    ports = free_ports(2)
-    others = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "MAKE"))}
-    environment = others | {"MLFLOW_PORT": str(ports[0]), "PREFECT_PORT": str(ports[1]), "PYTHONPATH": str(HERE)}
+    """The pages in a process of their own: the process, their addresses and their ports."""
+    ports = free_ports(3)
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "PAGE_", "MAKE"))}
+    environment = others | dict(zip(PORTS, map(str, ports), strict=True)) | {"PYTHONPATH": str(HERE)}
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        lines = [process.stdout.readline() for _ in range(3)]
-        assert f":{ports[0]}" in lines[0] and f":{ports[1]}" in lines[1] and "Ctrl-C" in lines[2]
-        yield process, [line.split()[1] for line in lines[:2]], ports
+        lines = [process.stdout.readline() for _ in range(4)]
+        assert all(f":{port}" in line for port, line in zip(ports, lines, strict=False)) and "Ctrl-C" in lines[3]
+        yield process, [line.split()[1] for line in lines[:3]], ports
     finally:
         process.kill()
         process.wait()
@@ -87,11 +99,19 @@ def scripts(page):
     return [urljoin(page, source) for source in re.findall(r'<script[^>]+src="([^"]+)"', html)]
 
 
-def test_both_pages_show_what_is_in_this_folder_until_they_are_interrupted(tmp_path):
+def test_all_pages_show_what_is_in_this_folder_until_they_are_interrupted(tmp_path):
     store = Store(tmp_path)
     remember(tmp_path, experiment_id=store.experiment_id)  # as tracking does
     run = store.client.create_run(store.experiment_id, run_name="seen").info
-    with serving(tmp_path) as (process, pages, ports):
+    with serving(tmp_path) as (process, (results, *pages), ports):
+        missing = requests.get(results)
+        assert missing.status_code == 404 and "make pipeline" in missing.text
+        (tmp_path / "reports").mkdir()
+        (tmp_path / "reports" / "index.html").write_text("<p>ä</p>", encoding="utf-8")
+        shown = requests.get(results)
+        assert shown.text == "<p>ä</p>" and shown.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert requests.get(results, headers={"Host": "evil.test"}).status_code == 403
+        _, *ports = ports
         for page in pages:
             found = [requests.get(script) for script in scripts(page)]
             assert found and all(one.ok and "javascript" in one.headers["Content-Type"] for one in found)
@@ -103,7 +123,7 @@ def test_both_pages_show_what_is_in_this_folder_until_they_are_interrupted(tmp_p
         assert runs.json() == [] and list((tmp_path / ".prefect").glob("*.db"))
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
-        assert all(is_free(port) for port in ports)
+        assert all(is_free(port) for port in (*ports, int(results.split(":")[2].strip("/"))))
 
 
 @pytest.mark.parametrize("starter", ["itself", "make"])

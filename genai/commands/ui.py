@@ -1,4 +1,4 @@
-"""Serve the MLflow and Prefect pages on 127.0.0.1."""
+"""Serve the page of it all, MLflow and Prefect on 127.0.0.1."""
 
 from pathlib import Path
 

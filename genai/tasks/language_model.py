@@ -8,6 +8,7 @@ import numpy as np
 
 from genai.core.config import UserError
 from genai.core.dataset import Dataset, load_tokenizer
+from genai.figures import PALETTE, Tables, new, save
 from genai.model import Loaded
 
 RANKED_BY = ("bpc", "nelbo_bpc")  # the second is a bound on the first
@@ -32,13 +33,46 @@ def evaluate(loaded: Loaded, dataset: Dataset, split: str) -> tuple[dict[str, fl
     borders = np.arange(0, ends[-1] - ends[0] + 1, STRETCH) + ends[0]
     scores = np.diff(np.interp(borders, ends, coded)) / STRETCH
     characters = int(ends[-1] - ends[0])
-    resampled = scores[moving_blocks(len(scores), RESAMPLES, np.random.default_rng(0))].mean(1)
     metrics = {
         loaded.model.metric: float(bits.sum() / characters),
-        f"{loaded.model.metric}_se": float(resampled.std(ddof=1)),
+        f"{loaded.model.metric}_se": standard_error(scores),
         "characters": characters,
     }
     return metrics, {"score": scores}
+
+
+def standard_error(scores: np.ndarray) -> float:
+    """Return that of the mean of a text's scores, in their order."""
+    resampled = scores[moving_blocks(len(scores), RESAMPLES, np.random.default_rng(0))].mean(1)
+    return float(resampled.std(ddof=1))
+
+
+def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> Tables:
+    """Draw bits per character along the test text, stretch by stretch, and their mean with its 95 % interval."""
+    scores = columns["score"]
+    mean, error, block = scores.mean(), 1.96 * standard_error(scores), block_length(len(scores))
+    at = (np.arange(len(scores)) + 0.5) * STRETCH / 1000
+    smooth = np.convolve(scores, np.full(block, 1 / block), "valid")
+    figure, ax = new(3)
+    ax.plot(
+        at, scores, ".", color=PALETTE[0], alpha=0.35, markersize=5, label=f"{STRETCH} characters", markeredgewidth=0
+    )
+    ax.plot(
+        np.convolve(at, np.full(block, 1 / block), "valid"), smooth, color=PALETTE[0], label=f"mean of {block} such"
+    )
+    ax.axhline(mean, color=PALETTE[1], linewidth=1, label=f"mean {mean:.3f} ± {error:.3f}")
+    ax.axhspan(mean - error, mean + error, color=PALETTE[1], alpha=0.15, linewidth=0)
+    bound = " (at most)" if loaded.model.metric.startswith("nelbo") else ""
+    ax.set(
+        title=f"{loaded.name}: bits per character along the test text{bound}",
+        xlabel="thousand characters",
+        ylabel="bits per character",
+    )
+    ax.grid(alpha=0.3)
+    ax.legend(loc="upper right", fontsize=8, ncols=3)
+    ax.margins(x=0.01)
+    save(figure, folder / "bits_per_character.png")
+    return {}
 
 
 def moving_blocks(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:

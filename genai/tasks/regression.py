@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 
 from genai.core.dataset import Dataset, Description
+from genai.figures import HALF, PALETTE, Tables, examples, new, save
 from genai.model import Loaded
 
 RANKED_BY = ("r2",)
 HIGHER_IS_BETTER = True
 RESAMPLES = 1000
+SHOWN = 12  # examples that are most wrong
 
 
 def evaluate(loaded: Loaded, dataset: Dataset, split: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Return the metrics of a split, and the squared error of each example as its score."""
+    """Return the metrics of a split, and of each example the squared error as its score, the number and the prediction."""
     arrays = dataset.arrays(split)
     return measure(loaded.apply("predict", arrays["x"]), arrays["y"])
 
@@ -31,7 +33,65 @@ def measure(prediction: np.ndarray, y: np.ndarray) -> tuple[dict[str, float], di
     r2 = 1 - squared.sum() / ((y - y.mean()) ** 2).sum()
     resampled = 1 - squared[drawn].sum(1) / (len(y) * y[drawn].var(1))
     metrics = {"r2": r2, "r2_se": resampled.std(ddof=1), "rmse": np.sqrt(squared.mean())}
-    return {k: float(v) for k, v in metrics.items()} | {"examples": len(y)}, {"score": squared}
+    columns = {"score": squared, "label": y, "prediction": prediction}
+    return {k: float(v) for k, v in metrics.items()} | {"examples": len(y)}, columns
+
+
+def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], folder: Path) -> Tables:
+    """Draw what `evaluate` found on test: predictions and true numbers, residuals, the most wrong examples."""
+    y, prediction = columns["label"], columns["prediction"]
+    residual = y - prediction
+    save(against_truth(loaded.name, y, prediction), folder / "predictions.png")
+    save(residuals(loaded.name, prediction, residual), folder / "residuals.png")
+    worst = np.argsort(-columns["score"], kind="stable")[:SHOWN]
+    numbers = {"true": y, "prediction": prediction, "residual": residual}
+    told = {name: [f"{value:.4g}".replace("-", "−") for value in of[worst]] for name, of in numbers.items()}
+    x, train = dataset.arrays("test")["x"][worst], dataset.arrays("train")["x"]
+    save(examples(dataset.description, x, train, told, f"{loaded.name}: most wrong on test"), folder / "most_wrong.png")
+    rows = [tuple(f"{value:.6g}" for value in row) for row in zip(*numbers.values(), strict=True)]
+    return {"residuals": [tuple(numbers), *rows]}
+
+
+def against_truth(name: str, y: np.ndarray, prediction: np.ndarray) -> Any:
+    """Draw predictions over true numbers, (N,) each."""
+    figure, ax = new(HALF, width=HALF)
+    low, high = min(y.min(), prediction.min()), max(y.max(), prediction.max())
+    ax.plot([low, high], [low, high], color="#999999", linestyle="--", linewidth=1, label="prediction = true")
+    cloud(ax, y, prediction)
+    ax.set(title=f"{name}: predictions on test", xlabel="true", ylabel="prediction")
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.legend(loc="upper left", fontsize=8, frameon=False)
+    return figure
+
+
+def residuals(name: str, prediction: np.ndarray, residual: np.ndarray) -> Any:
+    """Draw residuals over predictions, (N,) each, and beside them how many there are of each size."""
+    figure, (ax, beside) = new(HALF, columns=2, width=HALF, sharey=True, width_ratios=(3, 1))
+    cloud(ax, prediction, residual)
+    beside.hist(residual, bins="auto" if len(residual) < 1000 else 50, orientation="horizontal", color=PALETTE[0])
+    rmse = np.sqrt((residual**2).mean())
+    for one in (ax, beside):
+        one.axhline(0, color="#999999", linestyle="--", linewidth=1)
+        for sign in (-1, 1):
+            one.axhline(sign * rmse, color=PALETTE[1], linewidth=1)
+    ax.set(xlabel="prediction", ylabel="residual: true − prediction")
+    beside.set(xlabel="examples")
+    beside.grid(alpha=0.3)
+    figure.suptitle(f"{name}: residuals on test (lines: ± rmse, {rmse:.3g})", fontsize=11)
+    return figure
+
+
+def cloud(ax: Any, x: np.ndarray, y: np.ndarray) -> None:
+    """Draw points, the fainter the more there are."""
+    ax.scatter(
+        x,
+        y,
+        s=14 if len(x) < 1000 else 5,
+        alpha=float(np.clip(30 / np.sqrt(len(x)), 0.1, 0.7)),
+        color=PALETTE[0],
+        linewidths=0,
+    )
+    ax.grid(alpha=0.3)
 
 
 def signature(description: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:

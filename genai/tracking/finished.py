@@ -113,7 +113,8 @@ class Finished:
 
     @property
     def figures(self) -> list[Path]:
-        return sorted((self.root / "reports" / "figures" / self.name).glob("*.png"))
+        """Its task's figures, and what the report drew of it."""
+        return [p for f in ("figures", "reports/figures") for p in sorted((self.root / f / self.name).glob("*.png"))]
 
     @cached_property
     def started(self) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from genai.tracking.finished import Finished, finished, read_history
+from genai import page
+from genai.core.config import read
+from genai.tracking.finished import Finished, finished, hashed, md5, md5s, read_history
 from genai.tracking.logged_model import log_model, sampling
 from genai.tracking.note import note
 from genai.tracking.store import Store, alone, lock_hash, one_line_errors, remember, remembered
@@ -46,6 +48,7 @@ def mirror_all(root: Path, store: Store | None) -> tuple[Store | None, str]:
             changed = str(error.filename)
         if changed:
             stale[e.name] = changed
+    _mirror_page(store)
     done = {"lock": lock} if not stale else {}
     remember(root, experiment_id=store.experiment_id, names=list(experiments), **done)
     line = f"MLflow: {len(experiments)} runs, " + (
@@ -55,6 +58,33 @@ def mirror_all(root: Path, store: Store | None) -> tuple[Store | None, str]:
         first = next(iter(stale.values()))
         line += f"; left out, run dvc repro ({first} is not what dvc.lock says): {', '.join(stale)}"
     return store, line
+
+
+def _mirror_page(store: Store) -> None:
+    """Keep the page of it all, once the report has run, as an artifact of a run of its own; a later page replaces it.
+
+    The leaderboard is the description of that run, and of MLflow's experiment unless somebody wrote another.
+    """
+    root, client = store.root, store.client
+    entry = (read(root / "dvc.lock") or {}).get("stages", {}).get("report") or {}
+    outs = md5s(entry.get("outs", []))
+    if not outs or any(md5(root / path) != h for path, h in outs.items()):
+        return
+    run: Any = next(iter(store.runs(page=store.place)), None)
+    if run is None:
+        tags = {"genai.page": store.place, "mlflow.source.type": "LOCAL", "mlflow.source.name": "dvc repro report"}
+        run = client.create_run(store.experiment_id, tags=tags, run_name="report")
+        client.set_terminated(run.info.run_id)
+    if run.data.tags.get("genai.report") == hashed(outs):
+        return
+    page.write(root)
+    client.log_artifact(run.info.run_id, str(root / page.PAGE))
+    text = (root / "reports" / "leaderboard.md").read_text(encoding="utf-8")
+    note, before = "mlflow.note.content", run.data.tags.get("mlflow.note.content")
+    if client.get_experiment(store.experiment_id).tags.get(note) == before:
+        client.set_experiment_tag(store.experiment_id, note, text)
+    client.set_tag(run.info.run_id, note, text)
+    client.set_tag(run.info.run_id, "genai.report", hashed(outs))
 
 
 def run_of(store: Store, e: Finished) -> Any:

@@ -62,7 +62,7 @@ stages:
     cmd: cat metrics/* > report.txt
     deps: [metrics]
     outs: [report.txt]
-    meta: {show: shown, print: report.txt}
+    meta: {show: shown, print: cat report.txt}
 """
 STAGES = ["prepare", "train@a", "train@b", "train@c", "evaluate@a", "evaluate@b", "evaluate@c", "report"]
 # In the place of genai: what the flow runs of it
@@ -280,7 +280,7 @@ def test_what_a_stage_names_is_shown_and_printed(done, capsys):
     assert capsys.readouterr().out.endswith("\n2\n2\n2\n")  # report.txt
     (shown,) = artifacts().values()
     assert shown.key == "report"
-    assert shown.data == "![shown/folder/grid.png](data:image/png;base64,cG5n)\n\n| cnn | 0.99 |\n"
+    assert shown.data == "| cnn | 0.99 |\n\n\n![shown/folder/grid.png](data:image/png;base64,cG5n)"
 
 
 def test_a_failed_stage_costs_its_descendants_only_and_the_next_run_does_what_is_missing(project, finished, capsys):

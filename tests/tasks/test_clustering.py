@@ -1,12 +1,14 @@
 """Clusters matched with classes, against the enumeration of all matchings."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from genai.tasks.clustering import measure
+from genai.core.dataset import Description
+from genai.tasks.clustering import figures, match, measure
 
 RNG = np.random.default_rng(0)
 
@@ -24,3 +26,17 @@ def test_more_clusters_than_classes_leave_some_unmatched():
     figures, columns = measure(np.array([5, 5, 7, 9, 9, 9]), y)
     assert figures["clustering_accuracy"] == pytest.approx(5 / 6)
     assert columns["score"].tolist() == [0, 0, 1, 0, 0, 0]
+
+
+def test_the_match_is_one_to_one_and_the_best():
+    assert match(np.array([5, 5, 7, 9, 9]), np.array([0, 0, 0, 1, 1])) == {5: 0, 9: 1}
+
+
+@pytest.mark.parametrize("n_clusters", [1, 3, 30])
+def test_fewer_and_more_clusters_than_classes_are_drawn(tmp_path, n_clusters):
+    x, y = RNG.random((60, 1, 2, 2), dtype=np.float32), RNG.integers(0, 3, 60)
+    _, columns = measure(RNG.integers(0, n_clusters, 60), y)
+    description = Description(kind="images", shape=[1, 2, 2], classes=["x", "y", "never"])
+    data = SimpleNamespace(description=description, arrays=lambda split: {"x": x, "y": y})
+    figures(SimpleNamespace(name="m"), data, columns, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"contingency.png", "cluster_map.png"}

@@ -9,7 +9,7 @@ import torch
 from genai.core.dataset import Description
 from genai.diffusion.image import FlowMatching
 from genai.model import Loaded
-from genai.tasks.flow_matching import evaluate
+from genai.tasks.flow_matching import evaluate, figures, losses_at
 
 IMAGES = Description(kind="images", shape=[1, 4, 4], classes=["a", "b"])
 
@@ -44,3 +44,22 @@ def test_a_new_network_has_velocity_zero_and_the_loss_of_that(data):
 def test_the_same_model_has_the_same_loss_again(data):
     first, second = (evaluate(loaded(), data, "validation")[1]["score"] for _ in range(2))
     assert np.array_equal(first, second)
+
+
+def test_at_each_time_the_loss_of_velocity_zero_is_the_same_and_a_straight_way_has_none(data):
+    arrays, model = data.arrays("test"), loaded()
+    still = [losses_at(model, arrays["x"], arrays["y"], t) for t in (0.0, 0.5, 1.0)]
+    assert np.array_equal(still[0], still[1]) and np.array_equal(still[0], still[2])
+    x_1 = 2 * torch.from_numpy(arrays["x"]) - 1
+    assert still[0].mean() == pytest.approx(float((x_1**2).mean()) + 1, abs=4 * still[0].std() / np.sqrt(60))
+    knows = SimpleNamespace(
+        velocity=lambda x, t, y: (x_1 - x) / (1 - t[0])
+    )  # the image that the noise is on its way to
+    knowing = SimpleNamespace(model=knows, experiment=model.experiment)
+    assert losses_at(knowing, arrays["x"], arrays["y"], 0.3) == pytest.approx(0, abs=1e-8)
+
+
+def test_the_loss_by_time_is_drawn(data, tmp_path):
+    model = loaded()
+    figures(model, data, evaluate(model, data, "test")[1], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["loss_by_time.png"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genai.tasks import language_model
-from genai.tasks.language_model import STRETCH, evaluate, moving_blocks
+from genai.tasks.language_model import STRETCH, evaluate, figures, moving_blocks, standard_error
 
 
 def text_of(lengths, size):
@@ -81,3 +81,14 @@ def test_a_bound_is_named_as_one():
     metrics, _ = evaluate(model(np.ones(2000), "nelbo_bpc"), text_of(np.full(2000, 3), 10), "test")
     assert {"nelbo_bpc", "nelbo_bpc_se"} <= metrics.keys() and "bpc" not in metrics
     assert metrics["nelbo_bpc"] > 0 and language_model.RANKED_BY == ("bpc", "nelbo_bpc")
+
+
+@pytest.mark.parametrize("n", [300, 20000])
+def test_bits_along_the_text_are_drawn_of_short_and_long_texts(tmp_path, n):
+    loaded = model(RNG.exponential(size=n))
+    loaded.name = "m"
+    data = text_of(RNG.integers(1, 8, n), 10)
+    metrics, columns = evaluate(loaded, data, "test")
+    figures(loaded, data, columns, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["bits_per_character.png"]
+    assert standard_error(columns["score"]) == metrics["bpc_se"]

@@ -1,11 +1,14 @@
 """R2 and its error against scikit-learn and SciPy."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
 from sklearn import metrics as sk
 
-from genai.tasks.regression import measure
+from genai.core.dataset import Description
+from genai.tasks.regression import figures, measure
 
 RNG = np.random.default_rng(0)
 
@@ -26,3 +29,15 @@ def test_the_error_of_r2_is_scipys_bootstrap_of_it():
         (y, prediction), sk.r2_score, paired=True, vectorized=False, n_resamples=1000, rng=1, method="basic"
     )
     assert figures["r2_se"] == pytest.approx(theirs.standard_error, rel=0.15)
+
+
+@pytest.mark.parametrize("prediction", ["a guess", "one number"])
+def test_predictions_residuals_and_the_most_wrong_are_drawn(tmp_path, prediction):
+    y, x = RNG.normal(size=50), RNG.normal(size=(50, 3)).astype(np.float32)
+    _, columns = measure(y + RNG.normal(size=50) if prediction == "a guess" else np.zeros(50), y)
+    data = SimpleNamespace(description=Description(kind="table", shape=[3]), arrays=lambda split: {"x": x, "y": y})
+    (table,) = figures(SimpleNamespace(name="m"), data, columns, tmp_path).values()
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions.png", "residuals.png", "most_wrong.png"}
+    rows = [dict(zip(table[0], map(float, row), strict=True)) for row in table[1:]]
+    assert all(row["true"] - row["prediction"] == pytest.approx(row["residual"], abs=1e-4) for row in rows)
+    assert np.mean([row["residual"] ** 2 for row in rows]) == pytest.approx(columns["score"].mean(), rel=1e-4)

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from genai import tracking
 from genai.core.config import UserError
 from genai.tracking import mirror
+from genai.tracking.finished import md5
 from genai.tracking.store import Store
 from tests import project
 
@@ -47,7 +48,12 @@ def artifacts(root, run, folder):
 
 
 def test_a_finished_experiment_becomes_a_run_with_all_that_it_has(root):
-    for path in ("samples/cnn/grid.png", "reports/figures/cnn/weights.png", "reports/figures/cnn_wide/weights.png"):
+    for path in (
+        "samples/cnn/grid.png",
+        "figures/cnn/confusion.png",
+        "reports/figures/cnn/weights.png",
+        "reports/figures/cnn_wide/weights.png",
+    ):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_bytes(path.encode())
     project.finish(root, "cnn", **project.CNN | {"steps": 7})
@@ -66,7 +72,7 @@ def test_a_finished_experiment_becomes_a_run_with_all_that_it_has(root):
     assert curve == [(step, float(f"{1 / step:.6g}")) for step in range(1, 8)]
     assert {"validation/loss", "train/learning_rate"} <= run.data.metrics.keys()
     assert run.data.tags["topic"] == "cnn"
-    assert artifacts(root, run, "figures") == {"figures/weights.png"}
+    assert artifacts(root, run, "figures") == {"figures/confusion.png", "figures/weights.png"}
     assert artifacts(root, run, "samples") == {"samples/grid.png"}
     assert artifacts(root, run, "scores") == {"scores/cnn.csv"}
     (output,) = run.outputs.model_outputs
@@ -333,3 +339,45 @@ def test_a_generator_graded_on_other_data_has_their_test_split_as_an_input_too(r
     inputs = only_run(root, experiment="text_diffusion").inputs.dataset_inputs
     found = sorted((i.dataset.name, i.tags[0].value) for i in inputs)
     assert found == [("other", "testing"), ("text", "testing"), ("text", "training"), ("text", "validation")]
+
+
+def reported(root, test):
+    """Write what the report leaves, and its entry of dvc.lock."""
+    (root / "reports").mkdir(exist_ok=True)
+    board = [
+        row("cnn", test) | {"recipe": "cnn", "baseline": None, "code": "genai/cnn/classifier.py", "model": "ConvNet"}
+    ]
+    board[0] |= {"parameters": 9, "higher_is_better": True, "others": {}}
+    (root / "reports" / "leaderboard.json").write_text(json.dumps(board))
+    (root / "reports" / "leaderboard.md").write_text(f"| cnn | {test} |")
+    outs = [
+        {"path": f"reports/{name}", "md5": md5(root / "reports" / name)}
+        for name in ("leaderboard.json", "leaderboard.md")
+    ]
+    project.lock(root, {"report": {"cmd": "", "outs": outs}})
+
+
+def test_the_page_of_it_all_is_kept_in_one_run_that_a_later_one_replaces(root):
+    project.finish(root, "cnn", **project.CNN)
+    for test in (0.8, 0.9):
+        reported(root, test)
+        tracking.track(root)
+    store = Store(root)
+    (run,) = store.runs(page=store.place)
+    assert run.info.status == "FINISHED" and artifacts(root, run, None) == {"index.html"}
+    assert "0.9000" in Path(store.client.download_artifacts(run.info.run_id, "index.html", str(root))).read_text()
+    notes = [run.data.tags, store.client.get_experiment(store.experiment_id).tags]
+    assert [tags["mlflow.note.content"] for tags in notes] == ["| cnn | 0.9 |"] * 2
+    store.client.set_experiment_tag(store.experiment_id, "mlflow.note.content", "mine")
+    reported(root, 0.7)
+    tracking.track(root)
+    assert store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"] == "mine"
+    assert len(store.runs()) == 2
+
+
+def test_a_report_that_is_being_written_is_left_for_later(root):
+    project.finish(root, "cnn", **project.CNN)
+    reported(root, 0.8)
+    (root / "reports" / "leaderboard.md").write_text("| cn")
+    tracking.track(root)
+    assert not Store(root).runs(page=Store(root).place)
