@@ -1,6 +1,7 @@
 """What a run leaves to be seen: artifacts in Prefect's pages, a text at the end, and why git calls files modified."""
 
 import base64
+import re
 import subprocess
 from pathlib import Path
 
@@ -18,10 +19,12 @@ def show_results(stages: list[Stage]) -> None:
 
 
 def as_markdown(path: Path) -> str:
-    """Return a file .md or .png, or all of a folder, as one text."""
+    """Return a file .md, .png or .html, or all files .md and .png of a folder, as one text."""
+    if path.suffix == ".html" and path.is_file():
+        body = re.search("<body>(.*)</body>", path.read_text(encoding="utf-8"), re.DOTALL)
+        return re.sub(r"\n\s*\n", "\n", body[1]) if body else ""  # Markdown takes HTML up to the next empty line
     parts = []
-    files = sorted(path.rglob("*"), key=lambda file: (len(file.parts), file))  # what lies in no inner folder first
-    for file in files if path.is_dir() else [path]:
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.suffix == ".md" and file.is_file():
             parts.append(file.read_text(encoding="utf-8"))
         elif file.suffix == ".png" and file.is_file():

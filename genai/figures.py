@@ -16,6 +16,7 @@ HALF = 4.8  # of two figures side by side
 MARKERS = "osD^vP*X"
 # Of more than eight: of Paul Tol's "muted", 2021; what is alike among sixteen is told apart by letter or form
 COLORS = [*PALETTE, "#882255", "#999933", "#44AA99", "#332288", "#AA4499", "#999999", "#661100", "#DDCC77"]
+LINES = [color for color in COLORS if color != "#F0E442"]  # a thin line of yellow is lost on white
 ANNOTATED = 20  # rows and columns up to which a table of counts shows its numbers
 STEPS = 100  # of a plane's sides at which a model is asked
 POINTS = 500  # drawn of a cloud whose points are marked one by one

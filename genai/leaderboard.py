@@ -13,7 +13,13 @@ from safetensors import SafetensorError, safe_open
 from genai.core.config import Params, UserError, load_file
 
 Row = dict[str, Any]
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation: measured, not learned
+# Ends of the names of what a model keeps and no prediction is made of: statistics of batch normalisation that are
+# measured, not learned, and what a fit tells of itself
+BESIDE = (
+    "running_mean", "running_var", "num_batches_tracked",
+    "n_features_in_", "n_iter_", "classes_", "labels_", "inertia_", "converged_", "lower_bound_", "lower_bounds_", "dual_gap_",
+    "class_count_", "loss_curve_", "train_score_", "validation_score_", "impurity_", "n_node_samples_", "support_", "n_support_",
+)  # fmt: skip
 CONTROLS = ("_constant", "_floor", "_ceiling", "_real")  # ends of the names of figures that others are held against
 
 
@@ -75,11 +81,11 @@ def _recipes(params: Params) -> dict[str, str]:
 
 
 def parameters(folder: Path) -> int:
-    """Return how many numbers a model has learned: those in its model.safetensors. Raises UserError."""
+    """Return of how many numbers in its model.safetensors a model's predictions are made. Raises UserError."""
     path = folder / "model.safetensors"
     try:
         with safe_open(path, "numpy") as arrays:
-            learned = [key for key in arrays.keys() if not key.endswith(STATISTICS)]  # noqa: SIM118
+            learned = [key for key in arrays.keys() if not key.endswith(BESIDE)]  # noqa: SIM118
             return sum(int(np.prod(arrays.get_slice(key).get_shape())) for key in learned)
     except (OSError, SafetensorError):
         raise UserError(f"{path}: missing or damaged; run: dvc repro train@{folder.name}") from None
@@ -162,13 +168,17 @@ def markdown(board: list[Row]) -> str:
 def cpu_seconds(root: Path, names: Iterable[str]) -> float | None:
     """Return what the training of these models took, on average; None where no model of them was trained here.
 
-    It is measured, so that no output of a stage may depend on it. `.work/NAME/train.json` is that of the model where
-    both were written together; where DVC restored the model from its cache, they were not.
+    It is measured, so that no output of a stage may depend on it. `.work/NAME` is of the model where the training that
+    it tells of had the numbers and the environment of the model; where DVC brought the model from elsewhere, it had not.
     """
     took = []
     for name in names:
-        record, config = root / ".work" / name / "train.json", root / "models" / name / "config.json"
         with contextlib.suppress(OSError, ValueError, KeyError):
-            if abs(record.stat().st_mtime - config.stat().st_mtime) < 10:
-                took.append(float(json.loads(record.read_text())["cpu_seconds"]))
+            work = root / ".work" / name
+            model, started, done = (
+                json.loads(path.read_text())
+                for path in (root / "models" / name / "config.json", work / "started.json", work / "train.json")
+            )
+            if all(started[key] == model[key] for key in ("experiment", "environment")):
+                took.append(float(done["cpu_seconds"]))
     return float(np.mean(took)) if took else None

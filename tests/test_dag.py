@@ -135,7 +135,7 @@ EDITS = {
     "genai/commands/report.py": r"report",
     "genai/commands/learning_curve.py": r"learning_curve@.*",
     "genai/commands/look.py": r"look@.*",
-    "genai/figures.py": r"evaluate@.*|look@.*|report",
+    "genai/figures.py": r"(evaluate|learning_curve|look)@.*|report",
     "genai/leaderboard.py": r"report",
     "genai/page.py": r"report",
     "genai/commands/leaderboard.py": "",
@@ -146,9 +146,9 @@ EDITS = {
     "genai/cnn/look.py": r"look@cnn",
     "genai/cnn/layers.py": "",
     "genai/diffusion/text/masked.py": r"train@text_(diffusion|autoregressive)",
-    "genai/tasks/clustering.py": r"evaluate@k_means|report",
+    "genai/tasks/clustering.py": r"evaluate@(k_means|neighbor_clustering)|report",
     "genai/tasks/image_generation.py": r"(sample|grade)@image_diffusion|report",
-    "genai/training/fit/train.py": r"train@(mean|ridge|majority_class|logistic_regression|k_means|kneser_ney)",
+    "genai/training/fit/train.py": r"train@(mean|ridge|majority_class|logistic_regression|svc|k_means|kneser_ney)",
 }
 
 
@@ -170,7 +170,7 @@ def test_an_edit_of_an_algorithm_reaches_what_uses_its_model_and_nothing_else(by
     path.write_text(path.read_text() + "# edited\n")
     done = by_dvc.run("dvc", "repro", cwd=folder)
     ran = set(re.findall(r"Running stage '(.*)'", done.stdout))
-    assert ran == {"train@cnn", "evaluate@cnn", "grade@image_diffusion", "look@cnn", "report"}
+    assert ran == {"train@cnn", "evaluate@cnn", "grade@image_diffusion", "learning_curve@cnn", "look@cnn", "report"}
 
 
 def test_what_training_writes_depends_on_no_sampling_number_and_no_judge(by_dvc, tmp_path):

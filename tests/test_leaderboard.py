@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,7 +53,7 @@ def project(figures, grades, **changes):
             f"models/{name}/model.safetensors",
         )
         with open(f"models/{name}/config.json", "w") as file:
-            file.write("{}")
+            json.dump({"experiment": {"data": figures[name][0]}, "environment": {"threads": 1}}, file)
     sections = {name: own | {"data": data, "task": task} for name, (data, task, *_) in figures.items()}
     distinct = {name: section | {"config": {"n": i}} for i, (name, section) in enumerate(sections.items())}
     return Params(
@@ -60,6 +62,14 @@ def project(figures, grades, **changes):
         generators={name: generator | {"real": data, "task": task} for name, (data, task, *_) in grades.items()},
         learning_curves={}, looks={},
     )  # fmt: skip
+
+
+def trained(name, cpu_seconds):
+    """Leave what the training of a model leaves beside it."""
+    work = Path(".work") / name
+    work.mkdir(parents=True)
+    shutil.copy(Path("models") / name / "config.json", work / "started.json")
+    (work / "train.json").write_text(json.dumps({"cpu_seconds": cpu_seconds}))
 
 
 @pytest.fixture
@@ -131,10 +141,11 @@ def test_a_missing_figure_is_one_line(params, tmp_path, file, stage):
 
 def test_what_a_training_took_is_told_only_of_a_model_that_was_trained_here(params, tmp_path):
     assert leaderboard.cpu_seconds(tmp_path, ["ridge"]) is None
-    for name, seconds in {"ridge": 3.0, "mean": 5.0}.items():
-        (tmp_path / ".work" / name).mkdir(parents=True)
-        (tmp_path / ".work" / name / "train.json").write_text(json.dumps({"cpu_seconds": seconds}))
+    trained("ridge", 3.0)
+    trained("mean", 5.0)
     assert leaderboard.cpu_seconds(tmp_path, ["ridge"]) == 3.0
     assert leaderboard.cpu_seconds(tmp_path, ["ridge", "mean"]) == 4.0
-    os.utime("models/ridge/config.json", (1e9, 1e9))  # DVC brought back another
+    started = json.loads(Path(".work/ridge/started.json").read_text())
+    started["environment"]["threads"] = 2
+    Path(".work/ridge/started.json").write_text(json.dumps(started))  # DVC brought the model from another machine
     assert leaderboard.cpu_seconds(tmp_path, ["ridge"]) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genai import figures, leaderboard, page
-from tests.test_leaderboard import FIGURES, GRADES, project
+from tests.test_leaderboard import FIGURES, GRADES, project, trained
 
 
 class Elements(HTMLParser):
@@ -48,8 +48,7 @@ def root(tmp_path, monkeypatch):
             [{"prompt": None, "text": "<script>alert(1)</script> & more"}, {"prompt": "Once [[3]]", "text": "x"}]
         )
     )
-    (tmp_path / ".work" / "ridge").mkdir(parents=True)
-    (tmp_path / ".work" / "ridge" / "train.json").write_text('{"cpu_seconds": 12.34}')
+    trained("ridge", 12.34)
     return tmp_path
 
 

@@ -31,8 +31,8 @@ def test_flow_and_dvc_repro_give_the_same_lock_and_figures_byte_for_byte(by_flow
 
 def test_every_experiment_has_its_figures_on_validation_and_on_test(by_dvc):
     shown = json.loads(by_dvc.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert set(shown) == {f"metrics/{name}.json" for name in PARAMS["experiments"]} | {
-        f"grades/{name}.json" for name in PARAMS["generators"]
+    assert set(shown) == {f"metrics/{name}.json" for name in by_dvc.params["experiments"]} | {
+        f"grades/{name}.json" for name in by_dvc.params["generators"]
     }
     for file, expected in METRICS.items():
         for split in ("validation", "test"):
@@ -53,10 +53,10 @@ def test_a_fresh_clone_knows_the_figures_that_were_committed(by_dvc, tmp_path):
 def test_dvc_shows_a_plot_for_each_curve_confusion_matrix_and_figure(by_dvc, tmp_path):
     shown = json.loads(by_dvc.run("dvc", "plots", "show", "--json", "-o", str(tmp_path)).stdout)
     assert not shown.get("errors")
-    trained = {name for name, e in PARAMS["experiments"].items() if e["train"]["method"] == "gradient_descent"}
-    classifiers = {name for name, e in PARAMS["experiments"].items() if e["task"] == "classification"}
+    trained = {name for name, e in by_dvc.params["experiments"].items() if e["train"]["method"] == "gradient_descent"}
+    classifiers = {name for name, e in by_dvc.params["experiments"].items() if e["task"] == "classification"}
     plots = set(shown["data"])
-    regressions = {name for name, e in PARAMS["experiments"].items() if e["task"] == "regression"}
+    regressions = {name for name, e in by_dvc.params["experiments"].items() if e["task"] == "regression"}
     tables = {plot.partition("::")[2] or plot for plot in plots}
     for kind, names in {"curves": trained, "confusion": classifiers, "residuals": regressions}.items():
         assert {f"reports/plots/{kind}/{name}.csv" for name in names} <= tables, plots

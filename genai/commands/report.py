@@ -14,6 +14,7 @@ from genai.core.stage import stage
 
 REPORTS = Path("reports")
 SHOWN = 80  # images of which the weights of a model are shown
+KINDS = ("curves", "confusion", "calibration", "residuals", "contingency", "loss_by_time", "bits_per_character")
 READS = ("figures", "grades", "learning_curves", "looks", "metrics", "models", "plots", "samples")
 
 
@@ -37,7 +38,7 @@ def main() -> None:
 
 def plots(params: Params, folder: Path) -> None:
     """Gather the tables that DVC plots, KIND/NAME.csv: of losses, and what each task left."""
-    for kind in ("curves", "confusion", "calibration", "residuals"):
+    for kind in KINDS:
         (folder / kind).mkdir()  # DVC wants those that dvc.yaml names, whatever the experiments
     for name in params.experiments:
         tables = {"curves": Path("models") / name / "history.csv"}
@@ -85,7 +86,7 @@ def learning_curves(params: Params, folder: Path) -> None:
             rows = read_csv(Path("learning_curves") / f"{name}.csv")
             metric = list(rows[0])[3]
             style = {
-                "color": figures.COLORS[i % len(figures.COLORS)],
+                "color": figures.LINES[i % len(figures.LINES)],
                 "marker": figures.MARKERS[i % len(figures.MARKERS)],
             }
             for ax, split in zip(axes, ("validation", "test"), strict=True):

@@ -31,6 +31,7 @@ def schema() -> dict[str, Any]:
         ],
         "experiments": [_experiment(module, cls, methods) for module, cls in models],
         "generators": [_generator(cls) for _, cls in models if hasattr(cls, "generates")],
+        "learning_curves": [_section("learning_curves", method={"enum": sorted(methods)})],
         "looks": [
             _section("looks", m.Config, code={"const": f"{m.__name__.replace('.', '/')}.py"})
             for m in modules

@@ -80,6 +80,8 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
     title = f"{loaded.name}: classes and predictions on test"
     save(counts(table, classes, classes, "class", "prediction", title), folder / "confusion.png")
     worst = np.argsort(-columns["score"], kind="stable")[:SHOWN]
+    if "confidence" not in columns:  # of a class that is right, nothing tells how nearly it was wrong
+        worst = worst[columns["score"][worst] > 0]
     told = {"class → prediction": [" → ".join(pairs[i]) for i in worst]}
     if "confidence" in columns:
         bins = calibration(columns["confidence"], label == prediction)
@@ -88,7 +90,8 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
         tables["calibration"] = [("confidence", "accuracy", "examples"), *rows]
         told["confidence"] = [f"{100 * c:.0f} %" for c in columns["confidence"][worst]]
     title = f"{loaded.name}: most wrong on test\n{', '.join(told)}"
-    save(examples(description, arrays["x"][worst], train, told, title), folder / "most_wrong.png")
+    if len(worst):
+        save(examples(description, arrays["x"][worst], train, told, title), folder / "most_wrong.png")
     # the plane needs two dimensions, its colours few classes, its axes finite numbers
     if len(classes) <= MAPPED and train[0].size > 1 and np.isfinite(train).all():
         save(decisions(loaded, Plane(train), arrays["x"], label, prediction), folder / "decision_regions.png")

@@ -64,7 +64,7 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
             cluster_map(loaded.name, Plane(train), dataset.arrays("test")["x"], columns, classes),
             folder / "cluster_map.png",
         )
-    return {}
+    return {"contingency": [("class", "cluster"), *((classes[k], int(c)) for k, c in zip(y, clusters, strict=True))]}
 
 
 def cluster_map(name: str, plane: Plane, x: np.ndarray, columns: dict[str, np.ndarray], classes: list[str]) -> Any:

@@ -62,7 +62,9 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     save(figure, folder / "loss_by_time.png")
-    return {}
+    return {
+        "loss_by_time": [("time", "loss"), *((f"{t:.3f}", f"{loss:.6g}") for t, loss in zip(times, mean, strict=True))]
+    }
 
 
 def losses_at(loaded: Loaded, x: np.ndarray, y: np.ndarray, t: float) -> np.ndarray:

@@ -72,7 +72,8 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
     ax.legend(loc="upper right", fontsize=8, ncols=3)
     ax.margins(x=0.01)
     save(figure, folder / "bits_per_character.png")
-    return {}
+    rows = ((f"{x:g}", f"{bits:.6g}") for x, bits in zip(at, scores, strict=True))
+    return {"bits_per_character": [("thousand_characters", "bits"), *rows]}
 
 
 def moving_blocks(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:

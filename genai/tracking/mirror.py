@@ -68,7 +68,10 @@ def _mirror_page(store: Store) -> None:
     root, client = store.root, store.client
     entry = (read(root / "dvc.lock") or {}).get("stages", {}).get("report") or {}
     outs = md5s(entry.get("outs", []))
-    if not outs or any(md5(root / path) != h for path, h in outs.items()):
+    code = {
+        path: h for path, h in md5s(entry.get("deps", [])).items() if path.endswith(".py")
+    }  # other code, other tables
+    if not outs or any(md5(root / path) != h for path, h in (outs | code).items()):
         return
     run: Any = next(iter(store.runs(page=store.place)), None)
     if run is None:

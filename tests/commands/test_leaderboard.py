@@ -11,7 +11,7 @@ import pytest
 from genai import leaderboard
 from genai.commands.leaderboard import main
 from genai.core.config import UserError
-from tests.test_leaderboard import FIGURES, GRADES, project
+from tests.test_leaderboard import FIGURES, GRADES, project, trained
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,8 +22,7 @@ def folder(tmp_path, monkeypatch):
     params = project(FIGURES, GRADES)
     Path("reports").mkdir()
     Path("reports/leaderboard.json").write_text(json.dumps(leaderboard.rows(params)))
-    Path(".work/ridge").mkdir(parents=True)
-    Path(".work/ridge/train.json").write_text('{"cpu_seconds": 1234.56}')
+    trained("ridge", 1234.56)
     Path("samples/bound").mkdir(parents=True)
     Path("samples/bound/samples.json").write_text(json.dumps([{"prompt": None, "text": "[bold] one\ntwo " * 30}]))
     return tmp_path

@@ -38,5 +38,6 @@ def test_fewer_and_more_clusters_than_classes_are_drawn(tmp_path, n_clusters):
     _, columns = measure(RNG.integers(0, n_clusters, 60), y)
     description = Description(kind="images", shape=[1, 2, 2], classes=["x", "y", "never"])
     data = SimpleNamespace(description=description, arrays=lambda split: {"x": x, "y": y})
-    figures(SimpleNamespace(name="m"), data, columns, tmp_path)
+    rows = figures(SimpleNamespace(name="m"), data, columns, tmp_path)["contingency"]
+    assert rows[0] == ("class", "cluster") and len(rows) == 1 + len(columns["cluster"])
     assert {path.name for path in tmp_path.iterdir()} == {"contingency.png", "cluster_map.png"}

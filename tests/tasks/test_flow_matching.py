@@ -61,5 +61,6 @@ def test_at_each_time_the_loss_of_velocity_zero_is_the_same_and_a_straight_way_h
 
 def test_the_loss_by_time_is_drawn(data, tmp_path):
     model = loaded()
-    figures(model, data, evaluate(model, data, "test")[1], tmp_path)
+    rows = figures(model, data, evaluate(model, data, "test")[1], tmp_path)["loss_by_time"]
+    assert rows[0] == ("time", "loss") and [float(t) for t, _ in rows[1:]] == sorted(float(t) for t, _ in rows[1:])
     assert [path.name for path in tmp_path.iterdir()] == ["loss_by_time.png"]

@@ -89,6 +89,7 @@ def test_bits_along_the_text_are_drawn_of_short_and_long_texts(tmp_path, n):
     loaded.name = "m"
     data = text_of(RNG.integers(1, 8, n), 10)
     metrics, columns = evaluate(loaded, data, "test")
-    figures(loaded, data, columns, tmp_path)
+    rows = figures(loaded, data, columns, tmp_path)["bits_per_character"]
+    assert [float(bits) for _, bits in rows[1:]] == pytest.approx(columns["score"], rel=1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["bits_per_character.png"]
     assert standard_error(columns["score"]) == metrics["bpc_se"]
