@@ -1,130 +1,170 @@
-"""k-means clustering: Lloyd's algorithm from k-means++ seeds, made fast by Hamerly's bounds; the best of several starts.
+"""k-means clustering: Lloyd's algorithm from k-means++ seeds, the best of several starts.
 
-Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-means++", 2007, here AV; Hamerly,
-"Making k-means even faster", 2010.
+Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-means++", 2007; Hamerly, "Making k-means
+even faster", 2010, for what need not be computed again.
+
+Below, N examples x of D features have K centers c, both taken from an origin o, the mean of the data, so that nothing
+cancels where the data lie far from zero: |x - c|^2 = |x - o|^2 + (c - o)(c + o - 2 x). No second table is ever held.
 """
 
 import warnings
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
-from scipy.sparse import csr_array
+from pydantic import Field, InstanceOf
+from pydantic.json_schema import SkipJsonSchema
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from genai.core.config import Count, Seed, check_keywords
 
-CHUNK = 1024  # rows whose distances are held at a time: they stay in the cache
+MANY, SETTLED = 5_000, 1 / 32  # rows, and the share of them that moves, from which on margins pay; by measurement
 
 
-def squared_distances(x: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Return |x_n - c_k|^2, (N, K), for x (N, D) and centers (K, D)."""
-    return np.maximum(np.einsum("nd,nd->n", x, x)[:, None] - 2 * x @ centers.T + (centers**2).sum(1), 0)
+def parts(n: int, width: int) -> Iterator[slice]:
+    """Cut n rows into slices whose arrays of `width` columns stay within a processor's cache."""
+    step = 1 + 2**16 // width
+    return (slice(start, start + step) for start in range(0, n, step))
 
 
-def nearest_two(x: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the nearest center of each row of x, the distance from it, and that from the second nearest; each (N,)."""
-    labels, first = np.empty(len(x), dtype=np.intp), np.empty(len(x))
-    second = np.full(len(x), np.inf)
-    minus_twice, squares = -2 * centers.T, (centers**2).sum(1)
-    for i in range(0, len(x), CHUNK):
-        rows = x[i : i + CHUNK]
-        distances = rows @ minus_twice  # |x - c|^2 but for |x|^2, which is the same for all centers
-        distances += squares
-        chosen, at = distances.argmin(1), np.arange(len(rows))
-        norms = np.einsum("nd,nd->n", rows, rows)
-        labels[i : i + CHUNK] = chosen
-        first[i : i + CHUNK] = distances[at, chosen] + norms
-        if len(centers) > 1:
-            distances[at, chosen] = np.inf
-            second[i : i + CHUNK] = distances.min(1) + norms
-    return labels, np.sqrt(np.maximum(first, 0)), np.sqrt(np.maximum(second, 0))
+def relative_distances(x: np.ndarray, centers: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return |x - c|^2 - |x - o|^2, (K, N), for x (N, D) and centers (K, D), these relative to the origin (D,)."""
+    products = x @ np.multiply(-2, centers.T, order="C")  # the layout that BLAS is fastest with
+    return np.add(products.T, (centers * (centers + 2 * origin)).sum(1)[:, None], order="C")
 
 
-def k_means_plus_plus(x: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Return n_clusters rows of x, each drawn in proportion to its squared distance from the nearest one before.
+def first_least(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `distances.argmin(0)` and `.min(0)` of (K, N), several times faster: by comparisons along N."""
+    least = distances.min(0)
+    k = len(distances)
+    code = np.arange(k, 0, -1, dtype=np.min_scalar_type(k))[:, None]  # of equal ones the first has the highest
+    return k - ((distances == least) * code).max(0).astype(np.intp), least
 
-    Greedy (AV, section 6): of 2 + log K draws the one is kept that leaves the least sum of these distances.
+
+def squared_norms(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return |x - o|^2, (N,); the origin may be one for each row, (N, D)."""
+    shifted = x - origin
+    return np.einsum("nd,nd->n", shifted, shifted)
+
+
+def k_means_plus_plus(
+    x: np.ndarray, norms: np.ndarray, origin: np.ndarray, n_clusters: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the numbers of n_clusters rows, each drawn in proportion to its squared distance from those before.
+
+    Greedy: of 2 + log K draws, the one that leaves the least sum of distances (the conclusion of the paper). norms: |x - o|^2.
     """
-    chosen = [int(rng.integers(len(x)))]
-    nearest = squared_distances(x, x[chosen])[:, 0]
-    for _ in range(1, n_clusters):
-        nearest[chosen] = 0  # exact, so that none is drawn twice
-        cumulative = np.cumsum(nearest)
-        if cumulative[-1] == 0:  # as many centers as distinct rows
-            chosen.append(int(rng.integers(len(x))))
-            continue
-        drawn = np.searchsorted(cumulative, rng.random(2 + int(np.log(n_clusters))) * cumulative[-1])
-        left = np.minimum(nearest, squared_distances(x[drawn.clip(max=len(x) - 1)], x))
-        best = left.sum(1).argmin()
-        chosen.append(int(drawn[best]))
-        nearest = left[best]
-    return x[chosen]
+    chosen: list[int] = []
+    nearest, candidates = np.full(len(x), np.inf), rng.integers(len(x), size=1)
+    while True:
+        distances = np.empty((len(candidates), len(x)))
+        for part in parts(len(x), x.shape[1] + len(candidates)):
+            distances[:, part] = relative_distances(x[part], x[candidates] - origin, origin) + norms[part]
+        np.clip(distances, 0, nearest, out=distances)
+        distances[np.arange(len(candidates)), candidates] = 0  # exact, so that none is drawn twice
+        best = distances.sum(1).argmin()
+        nearest = distances[best]
+        chosen.append(candidates[best])
+        if len(chosen) == n_clusters:
+            return np.array(chosen)
+        cumulated = nearest.cumsum()
+        drawn = np.searchsorted(cumulated, rng.random(2 + int(np.log(n_clusters))) * cumulated[-1], side="right")
+        candidates = np.minimum(drawn, len(x) - 1)  # rounding, or nothing left to draw
 
 
-def lloyd(
-    x: np.ndarray, centers: np.ndarray, max_iter: int, tolerance: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Assign each row of x to its nearest center and move each center to the mean of its rows, until no label changes.
+class Lloyd:
+    """One run: each row of x gets the label of the nearest center, each center moves to the mean of its rows, by turns.
 
-    Or until the centers move, all together, by a squared distance of at most `tolerance`. Returns centers (K, D),
-    labels (N,) and the number of steps. A row can have changed its center only where `upper`, at least its distance
-    from its own center, exceeds `lower`, at most its distance from any other: a center that moves by m changes either
-    by m at most (the triangle inequality). For the other rows no distance is computed.
+    The margin of a row is a lower bound of how much farther the second nearest center is than its own. It shrinks by what
+    the two may have moved; while it is positive, the label stands and no distance is computed.
     """
-    labels, upper, lower = nearest_two(x, centers)
-    sums, counts = totals(x, labels, len(centers))
-    step = 0
-    while step < max_iter:
-        step += 1
-        if (counts == 0).any():
-            labels, upper, lower = refilled(x, centers, labels, counts)
-            sums, counts = totals(x, labels, len(centers))
-        before, centers = centers, sums / counts[:, None]
-        moved = np.sqrt(((centers - before) ** 2).sum(1))
-        upper += moved[labels]
-        lower -= moved.max()
-        doubtful = np.flatnonzero(upper * (1 + 1e-9) >= lower)  # the margin is for rounding
-        rows = x[doubtful] if len(doubtful) < len(x) else x
-        new, upper[doubtful], lower[doubtful] = nearest_two(rows, centers)
-        changed = np.flatnonzero(new != labels[doubtful])
-        if len(changed) == 0 or (moved**2).sum() <= tolerance:
-            labels[doubtful] = new
-            break
-        for sign, of in ((-1, labels[doubtful[changed]]), (1, new[changed])):
-            part, number = totals(rows[changed], of, len(centers))
-            sums += sign * part
-            counts += sign * number
-        labels[doubtful] = new
-    return centers, labels, step
+
+    def __init__(self, x: np.ndarray, norms: np.ndarray, origin: np.ndarray, centers: np.ndarray):
+        self.x, self.norms, self.origin = x, norms, origin
+        self.centers = centers - origin
+        self.labels, self.margin = np.full(len(x), -1), np.full(len(x), -np.inf)
+        self.moved, self.settled = len(x), False  # rows that the last assignment moved; whether margins are taken
+        self.sums, self.counts = np.zeros(centers.shape), np.zeros(len(centers))  # of the rows of each cluster
+
+    def assign(self) -> None:
+        """Give every row the nearest center. Margins are taken once few rows move, so that they last."""
+        n = len(self.x)
+        stale = np.flatnonzero(self.margin <= 0)
+        few = len(stale) < n / 2  # else to copy them costs more than it spares
+        self.settled |= n > MANY and self.moved < SETTLED * n
+        self.moved = 0
+        for part in parts(len(stale) if few else n, sum(self.centers.shape)):
+            rows = stale[part] if few else part
+            x = self.x[rows]
+            distances = relative_distances(x, self.centers, self.origin)
+            labels, least = first_least(distances)
+            if self.settled:
+                distances[labels, np.arange(len(x))] = np.inf
+                norms = self.norms[rows]
+                second = np.sqrt(np.maximum(distances.min(0) + norms, 0))
+                self.margin[rows] = second - np.sqrt(np.maximum(least + norms, 0))
+            before = self.labels[rows]
+            if len(moved := np.flatnonzero(labels != before)):
+                self.moved += len(moved)
+                self.move(x[moved], before[moved], labels[moved])
+                self.labels[rows] = labels
+
+    def move(self, x: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
+        """Take rows x (M, D) out of the clusters `before` and into the clusters `after`, (M,); -1 is none."""
+        clusters = np.arange(len(self.centers))[:, None]
+        moves = np.subtract(clusters == after, clusters == before, dtype=np.float64)
+        self.sums += moves @ x
+        self.counts += moves.sum(1)
+
+    def fill_empty(self) -> None:
+        """Let each empty cluster take over the row that is farthest from its own center."""
+        distances = np.concatenate(
+            [squared_norms(self.x[i] - self.origin, self.centers[self.labels[i]]) for i in parts(*self.x.shape)]
+        )
+        for empty in np.flatnonzero(self.counts == 0):
+            distances[self.counts[self.labels] == 1] = 0  # to move a lone row would empty another cluster
+            farthest = [distances.argmax()]
+            if distances[farthest] > 0:
+                self.move(self.x[farthest], self.labels[farthest], np.array([empty]))
+                self.labels[farthest], self.margin[farthest], distances[farthest] = empty, -np.inf, 0
+
+    def update(self) -> float:
+        """Put each center in the mean of its cluster; return the sum of the squared shifts. An empty one stays."""
+        n = self.counts[:, None]
+        means = np.where(n > 0, self.sums / np.maximum(n, 1) - self.origin, self.centers)
+        shifts = np.sqrt(squared_norms(means, self.centers))
+        self.centers = means
+        if self.settled:
+            self.margin -= (shifts + shifts.max())[self.labels]
+        return float(shifts @ shifts)
+
+    def run(self, max_iter: int, tolerance: float) -> int:
+        """Assign and update until no label changes or the shifts are within tolerance; return the iterations."""
+        for iteration in range(1, max_iter + 1):
+            self.assign()
+            if not self.moved:
+                return iteration
+            if not self.counts.all():
+                self.fill_empty()
+            if self.update() <= tolerance:
+                break
+        self.assign()
+        return iteration
 
 
-def totals(x: np.ndarray, labels: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum of the rows of each cluster, (K, D), and their number, (K,)."""
-    belongs = csr_array((np.ones(len(x)), labels, np.arange(len(x) + 1)), shape=(len(x), n_clusters))
-    return belongs.T @ x, np.bincount(labels, minlength=n_clusters)
-
-
-def refilled(
-    x: np.ndarray, centers: np.ndarray, labels: np.ndarray, counts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give each empty cluster the row that is farthest from its own center; return labels, and bounds that bind nothing."""
-    labels, counts = labels.copy(), counts.copy()
-    distances = ((x - centers[labels]) ** 2).sum(1)
-    for empty in np.flatnonzero(counts == 0):
-        farthest = np.where(counts[labels] > 1, distances, -1).argmax()
-        counts[labels[farthest]] -= 1
-        labels[farthest], counts[empty], distances[farthest] = empty, 1, 0
-    return labels, np.full(len(x), np.inf), np.zeros(len(x))
+def inertia(x: np.ndarray, centers: np.ndarray, labels: np.ndarray) -> float:
+    """Return the sum of squared distances from the assigned centers."""
+    return float(sum(squared_norms(x[part], centers[labels[part]]).sum() for part in parts(*x.shape)))
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     """Partitions the examples into n_clusters so that the inertia, sum_n |x_n - c(x_n)|^2, is small; it sees no label.
 
-    init: 'k-means++', 'random' (rows drawn evenly) or the first centers, (n_clusters, D). n_init: starts, of which the
-    one with the least inertia is kept. tol: of the mean variance of the features, see `lloyd`; 0 waits until no label
+    init: 'k-means++', 'random' (rows drawn evenly) or the first centers, (n_clusters, D), which are one start. n_init:
+    starts, of which the one with the least inertia is kept; 'auto' is 10 of random ones and else 1. tol: a share of the
+    features' mean variance; a start ends when the squared shifts of the centers sum to no more, with 0 when no label
     changes. Learned: cluster_centers_ (K, D), labels_ (N,), inertia_, n_iter_.
     """
 
@@ -135,8 +175,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self,
         n_clusters: Count = 8,
         *,
-        init: Any = "k-means++",
-        n_init: Count = 10,
+        init: Literal["k-means++", "random"] | list[list[float]] | SkipJsonSchema[InstanceOf[np.ndarray]] = "k-means++",
+        n_init: Count | Literal["auto"] = "auto",
         max_iter: Count = 300,
         tol: Annotated[float, Field(ge=0)] = 1e-4,
         random_state: Seed | None = None,
@@ -151,61 +191,65 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def fit(self, X: np.ndarray, y: object = None) -> "KMeans":
         """X: (N, D). Raises ValueError where there are fewer examples than clusters; warns where fewer are distinct."""
         check_keywords(self)
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=1)
+        X = validate_data(self, X, dtype=np.float64)
         if len(X) < self.n_clusters:
-            raise ValueError(f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}.")
-        rng = np.random.default_rng(self.random_state)
-        mean = X.mean(0)
-        x = X - mean  # squared distances cancel least about the origin
-        tolerance = self.tol * x.var(0).mean()
-        starts = 1 if not isinstance(self.init, str) else self.n_init
+            raise ValueError(f"n_clusters: {self.n_clusters} should be at most n_samples={len(X)}")
+        origin = X.mean(0)
+        norms = np.concatenate([squared_norms(X[part], origin) for part in parts(*X.shape)])
+        tolerance = self.tol * norms.mean() / X.shape[1]
         self.inertia_ = np.inf
-        for _ in range(starts):
-            centers, labels, steps = lloyd(x, self._start(x, mean, rng), self.max_iter, tolerance)
-            inertia = sum(
-                ((x[i : i + CHUNK] - centers[labels[i : i + CHUNK]]) ** 2).sum() for i in range(0, len(x), CHUNK)
-            )
-            if inertia < self.inertia_:
-                self.inertia_, self.labels_, self.n_iter_ = float(inertia), labels.astype(np.int32), steps
-                self.cluster_centers_ = centers + mean
+        for start in self._starts(X, norms, origin):
+            run = Lloyd(X, norms, origin, start)
+            n_iter, centers = run.run(self.max_iter, tolerance), run.centers + origin
+            if (found := inertia(X, centers, run.labels)) < self.inertia_:
+                self.inertia_, self.n_iter_ = found, n_iter
+                self.cluster_centers_, self.labels_ = centers, run.labels.astype(np.int32)
         if (distinct := len(np.unique(self.labels_))) < self.n_clusters:
-            warnings.warn(
-                f"found {distinct} clusters: fewer examples are distinct than n_clusters", ConvergenceWarning, 2
-            )
+            message = f"n_clusters: {self.n_clusters} should be at most {distinct}, as no more examples are distinct"
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
-    def _start(self, x: np.ndarray, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _starts(self, X: np.ndarray, norms: np.ndarray, origin: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the centers to start from, (K, D)."""
         if not isinstance(self.init, str):
-            centers = check_array(self.init, dtype=np.float64) - mean
-            if centers.shape != (right := (self.n_clusters, x.shape[1])):
-                raise ValueError(f"init: centers of shape {centers.shape} should be {right}")
-            return centers
-        if self.init == "k-means++":
-            return k_means_plus_plus(x, self.n_clusters, rng)
-        if self.init != "random":
-            raise ValueError(f"init: {self.init!r} should be 'k-means++', 'random' or an array of centers")
-        return x[rng.choice(len(x), self.n_clusters, replace=False)]
+            centers = check_array(self.init, dtype=np.float64, input_name="init")
+            if centers.shape != (wanted := (self.n_clusters, X.shape[1])):
+                raise ValueError(f"init: centers of shape {centers.shape} should be {wanted}, (n_clusters, n_features)")
+            yield centers
+            return
+        rng = np.random.default_rng(self.random_state)
+        for _ in range(self.n_init if self.n_init != "auto" else 10 if self.init == "random" else 1):
+            if self.init == "random":
+                yield X[rng.choice(len(X), self.n_clusters, replace=False)]
+            else:
+                yield X[k_means_plus_plus(X, norms, origin, self.n_clusters, rng)]
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the number of the nearest center, (N,)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        mean = self.cluster_centers_.mean(0)
-        twice, half = (self.cluster_centers_ - mean).T, ((self.cluster_centers_ - mean) ** 2).sum(1) / 2
-        offset = half + mean @ twice  # the nearest center has the greatest x.c - |c|^2 / 2
-        parts = [(X[i : i + CHUNK] @ twice - offset).argmax(1) for i in range(0, len(X), CHUNK)]
-        return np.concatenate(parts).astype(np.int32)
+        origin = self.cluster_centers_.mean(0)
+        labels = np.empty(len(X), np.int32)
+        for part in parts(len(X), sum(self.cluster_centers_.shape)):
+            labels[part], _ = first_least(relative_distances(X[part], self.cluster_centers_ - origin, origin))
+        return labels
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Return the distances from the centers, (N, K)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        mean = self.cluster_centers_.mean(0)
-        return np.sqrt(squared_distances(X - mean, self.cluster_centers_ - mean))
+        origin = self.cluster_centers_.mean(0)
+        distances = np.empty((len(X), len(self.cluster_centers_)))
+        for part in parts(len(X), sum(self.cluster_centers_.shape)):
+            squares = relative_distances(X[part], self.cluster_centers_ - origin, origin)
+            squares += squared_norms(X[part], origin)
+            distances[part] = np.sqrt(np.maximum(squares, 0, out=squares), out=squares).T
+        return distances
 
     def score(self, X: np.ndarray, y: object = None) -> float:
         """Return minus the inertia of X."""
-        return -float((self.transform(X).min(1) ** 2).sum())
+        labels = self.predict(X)
+        return -inertia(validate_data(self, X, reset=False, dtype=np.float64), self.cluster_centers_, labels)
 
     @property
     def _n_features_out(self) -> int:
