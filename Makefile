@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: pipeline vision test ui bench figures lock
+.PHONY: pipeline vision tables test ui bench figures lock
 
 pipeline: .venv/installed
 	@python -m flows.pipeline
@@ -14,6 +14,10 @@ pipeline: .venv/installed
 # Fashion-MNIST, by download or from GENAI_DATA_MIRROR: a project of its own on the same graph and code
 vision: .venv/installed
 	@cd vision && python -m flows.pipeline
+
+# California housing and adult, by download or from GENAI_DATA_MIRROR, and small tables: likewise
+tables: .venv/installed
+	@cd tables && python -m flows.pipeline
 
 test: .venv/installed
 	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-cache >/dev/null || { lint-imports --no-cache; exit 1; }

@@ -85,6 +85,14 @@ def test_good_parameters_load_frozen(tmp_path):
         params.experiments["cnn"].train.steps = 3
 
 
+@pytest.mark.parametrize("project", [".", "tables", "vision"])
+def test_the_projects_of_this_repository_are_sound(project):
+    folder = config.ROOT / project
+    check_all(config.load(folder / "params.yaml"))
+    for link in ("dvc.yaml", "flows", "genai"):
+        assert (folder / link).samefile(config.ROOT / link)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [
