@@ -11,11 +11,7 @@ objective, relative, above 0 where ours is better. With --peers: mlxtend and num
 
 import argparse
 import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -23,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from bench.child import HAS_PEERS, measured, peak
 
 PATIENCE = 60  # seconds that a from-scratch library is given
 TURNS = 5
@@ -234,12 +232,11 @@ def measure(name: str, library: str, size: str) -> dict[str, Any]:
     build(name, library).fit(X[:100], y[:100])  # imports, and what is made at the first call
     if own:
         model.set_params(**same_start(name, X))
-    data = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = peak()
     fit = repeated(lambda: model.fit(X, y), size == "large")
     queries = X[: 100_000 if name.startswith("KNeighbors") else len(X)][:: 10 if name == "SVC" else 1]
     predict = repeated(lambda: getattr(model, case.predict)(queries), size == "large") if own else float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"fit": fit, "predict": predict, "memory": max(peak - data, 1) / 1024, "rows": n}
+    found = {"fit": fit, "predict": predict, "memory": max(peak() - data, 1 / 1024), "rows": n}
     if own:  # on 200,000 rows at most, which tells the objective well enough
         part = slice(None) if name in ("KMeans", "SVC") else slice(0, 200_000 if "Neighbors" not in name else 5000)
         found["objective"] = case.objective(model, X[part], y[part])
@@ -247,20 +244,9 @@ def measure(name: str, library: str, size: str) -> dict[str, Any]:
 
 
 def child(name: str, library: str, size: str) -> dict[str, Any] | str:
-    """Measure in a process of one thread; return what it found, or why it did not."""
-    threads = {f"{v}_NUM_THREADS": "1" for v in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
-    command = [sys.executable, "-m", "bench.basics", "--child", library, "--size", size, name]
+    """Measure in a process of its own; return what it found, or why it did not."""
     patience = PATIENCE if library not in ("genai", "sklearn") else None
-    try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, env=os.environ | threads, timeout=patience
-        )
-    except subprocess.TimeoutExpired:
-        return f"more than {PATIENCE} s"
-    if done.returncode:
-        return done.stderr.strip().splitlines()[-1][:60] if done.stderr.strip() else f"status {done.returncode}"
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return measured("bench.basics", "--child", library, "--size", size, name, patience=patience)
 
 
 def compare(name: str, size: str) -> None:
@@ -310,6 +296,8 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(measure(arguments.names[0], arguments.child, arguments.size[0])))
         return
+    if arguments.peers and not HAS_PEERS:
+        raise SystemExit("mlxtend and numpy-ml are not there; make peers installs them")
     if not arguments.peers:
         print(f"{'':32}{'size':8}{'rows':>9}{'theirs, s':>10}{'fit':>8}{'predict':>9}{'memory':>8}{'difference':>12}")
     for name in arguments.names or CASES:
