@@ -1,6 +1,6 @@
 """The basics against scikit-learn and two from-scratch libraries, same data, one thread each: python -m bench.basics.
 
-    python -m bench.basics [--size small] [--size medium] [--size large] [--peers] [NAME ...]
+    python -m bench.basics [--size small] [--size medium] [--size large] [--turns N] [--peers] [NAME ...]
 
 Every measurement is a process of its own, so that its peak of memory is its own; the two take turns, and medians are
 compared. Sizes: small 1,000 rows, medium 10^5, large as many as 4 GiB hold beside what scikit-learn itself takes, both
@@ -22,8 +22,8 @@ import numpy as np
 
 from bench.child import HAS_PEERS, measured, peak
 
-PATIENCE = 60  # seconds that a from-scratch library is given
-TURNS = 5
+PATIENCE = 60  # CPU-seconds that a from-scratch library is given
+TURNS = {"small": 5, "medium": 3, "large": 1}
 SECONDS = 1.0  # a quick fit is repeated for so long, and the median taken
 Objective = Callable[[Any, np.ndarray, np.ndarray], float]
 
@@ -249,9 +249,8 @@ def child(name: str, library: str, size: str) -> dict[str, Any] | str:
     return measured("bench.basics", "--child", library, "--size", size, name, patience=patience)
 
 
-def compare(name: str, size: str) -> None:
+def compare(name: str, size: str, turns: int) -> None:
     """Print one line: ours over scikit-learn's."""
-    turns = 1 if size == "large" else TURNS if size == "small" else 3
     runs: dict[str, list[Any]] = {"genai": [], "sklearn": []}
     for turn in range(turns):
         for library in ("genai", "sklearn") if turn % 2 else ("sklearn", "genai"):
@@ -273,23 +272,23 @@ def compare(name: str, size: str) -> None:
     )
 
 
-def compare_peers(name: str) -> None:
+def compare_peers(name: str, size: str) -> None:
     """Print a line for each from-scratch library: its time over ours."""
+    ours = child(name, "genai", size) if CASES[name].peers else None
     for library in CASES[name].peers:
-        for size in SIZES[:2]:
-            found = child(name, library, size)
-            ours = child(name, "genai", size)
-            assert isinstance(ours, dict), ours
-            factor = found if isinstance(found, str) else f"{found['fit'] / ours['fit']:.2g} times our time"
-            if isinstance(found, str) and found.startswith("more"):
-                factor = f"{found}: over {PATIENCE / ours['fit']:.0f} times our time"
-            print(f"{name:32}{size:8}{library:10}{factor}", flush=True)
+        assert isinstance(ours, dict), ours
+        found = child(name, library, size)
+        factor = found if isinstance(found, str) else f"{found['fit'] / ours['fit']:.2g} times our time"
+        if isinstance(found, str) and found.startswith("more"):
+            factor = f"{found}: over {PATIENCE / ours['fit']:.0f} times our time"
+        print(f"{name:32}{size:8}{library:10}{factor}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*CASES, []], metavar="NAME")
     parser.add_argument("--size", action="append", choices=SIZES)
+    parser.add_argument("--turns", type=int, help="of the two libraries; else 5, 3 and 1 at the three sizes")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -301,11 +300,11 @@ def main() -> None:
     if not arguments.peers:
         print(f"{'':32}{'size':8}{'rows':>9}{'theirs, s':>10}{'fit':>8}{'predict':>9}{'memory':>8}{'difference':>12}")
     for name in arguments.names or CASES:
-        if arguments.peers:
-            compare_peers(name)
-        else:
-            for size in arguments.size or SIZES:
-                compare(name, size)
+        for size in arguments.size or (SIZES[:2] if arguments.peers else SIZES):
+            if arguments.peers:
+                compare_peers(name, size)
+            else:
+                compare(name, size, arguments.turns or TURNS[size])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +20,20 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def measured(module: str, *arguments: str, patience: float | None = None) -> dict[str, Any] | str:
-    """Run `python -m module arguments`; return the JSON that it printed last, or why there is none."""
+def measured(module: str, *arguments: str, patience: int | None = None) -> dict[str, Any] | str:
+    """Run `python -m module arguments`; return the JSON that it printed last, or why there is none.
+
+    patience: in CPU-seconds.
+    """
+
+    def limit() -> None:
+        if patience is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (patience, patience + 1))
+
     command = [sys.executable, "-m", module, *arguments]
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=ENVIRONMENT, timeout=patience)
-    except subprocess.TimeoutExpired:
-        return f"more than {patience:.0f} s"
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=ENVIRONMENT, preexec_fn=limit)
+    if done.returncode == -signal.SIGXCPU:
+        return f"more than {patience} CPU-seconds"
     if done.returncode:
         return done.stderr.strip().splitlines()[-1][:60] if done.stderr.strip() else f"status {done.returncode}"
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
