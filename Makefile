@@ -1,4 +1,5 @@
 # pipeline · test · ui · bench; each sets up .venv from requirements.lock when needed.
+# peers installs what the benchmarks hold ours against into .peers, from a lock of its own: nothing else imports it.
 # figures copies the pictures that the READMEs show out of what the pipeline made; lock resolves the pins anew.
 # the figures of the README, whose corpus is the text of the running Python, were made with 3.11
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -6,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: pipeline vision tables test ui bench figures lock
+.PHONY: pipeline vision tables test ui bench peers figures lock
 
 pipeline: .venv/installed
 	@python -m flows.pipeline
@@ -27,9 +28,15 @@ ui: .venv/installed
 	@python -m genai ui
 
 bench: .venv/installed
-	@python -m bench.training_loop
+	@python -m bench.training
 	@python -m bench.cost
 	@python -m bench.scale
+
+peers: .peers/installed
+
+.peers/installed: bench/peers.txt | .venv/installed
+	@uv pip install --quiet --python .venv/bin/python --target .peers --require-hashes --no-deps -r bench/peers.txt
+	@touch $@
 
 figures:
 	@mkdir -p docs
@@ -50,3 +57,6 @@ figures:
 
 lock: pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --group test pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header -c requirements.lock bench/peers.in \
+	| awk 'NR == FNR {if (/^[a-z]/) {sub(/==.*/, ""); own[$$0]} next} \
+	  /^[a-z]/ {name = $$0; sub(/==.*/, "", name); new = !(name in own)} new' requirements.lock - > bench/peers.txt

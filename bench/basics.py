@@ -1,6 +1,6 @@
 """The basics against scikit-learn and two from-scratch libraries, same data, one thread each: python -m bench.basics.
 
-    python -m bench.basics [--size small] [--size medium] [--size large] [--peers] [NAME ...]
+    python -m bench.basics [--size small] [--size medium] [--size large] [--turns N] [--peers] [NAME ...]
 
 Every measurement is a process of its own, so that its peak of memory is its own; the two take turns, and medians are
 compared. Sizes: small 1,000 rows, medium 10^5, large as many as 4 GiB hold beside what scikit-learn itself takes, both
@@ -11,11 +11,7 @@ objective, relative, above 0 where ours is better. With --peers: mlxtend and num
 
 import argparse
 import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -24,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-PATIENCE = 60  # seconds that a from-scratch library is given
-TURNS = 5
+from bench.child import HAS_PEERS, measured, peak
+
+PATIENCE = 60  # CPU-seconds that a from-scratch library is given
+TURNS = {"small": 5, "medium": 3, "large": 1}
 SECONDS = 1.0  # a quick fit is repeated for so long, and the median taken
 Objective = Callable[[Any, np.ndarray, np.ndarray], float]
 
@@ -234,12 +232,11 @@ def measure(name: str, library: str, size: str) -> dict[str, Any]:
     build(name, library).fit(X[:100], y[:100])  # imports, and what is made at the first call
     if own:
         model.set_params(**same_start(name, X))
-    data = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = peak()
     fit = repeated(lambda: model.fit(X, y), size == "large")
     queries = X[: 100_000 if name.startswith("KNeighbors") else len(X)][:: 10 if name == "SVC" else 1]
     predict = repeated(lambda: getattr(model, case.predict)(queries), size == "large") if own else float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"fit": fit, "predict": predict, "memory": max(peak - data, 1) / 1024, "rows": n}
+    found = {"fit": fit, "predict": predict, "memory": max(peak() - data, 1 / 1024), "rows": n}
     if own:  # on 200,000 rows at most, which tells the objective well enough
         part = slice(None) if name in ("KMeans", "SVC") else slice(0, 200_000 if "Neighbors" not in name else 5000)
         found["objective"] = case.objective(model, X[part], y[part])
@@ -247,25 +244,13 @@ def measure(name: str, library: str, size: str) -> dict[str, Any]:
 
 
 def child(name: str, library: str, size: str) -> dict[str, Any] | str:
-    """Measure in a process of one thread; return what it found, or why it did not."""
-    threads = {f"{v}_NUM_THREADS": "1" for v in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
-    command = [sys.executable, "-m", "bench.basics", "--child", library, "--size", size, name]
+    """Measure in a process of its own; return what it found, or why it did not."""
     patience = PATIENCE if library not in ("genai", "sklearn") else None
-    try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, env=os.environ | threads, timeout=patience
-        )
-    except subprocess.TimeoutExpired:
-        return f"more than {PATIENCE} s"
-    if done.returncode:
-        return done.stderr.strip().splitlines()[-1][:60] if done.stderr.strip() else f"status {done.returncode}"
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return measured("bench.basics", "--child", library, "--size", size, name, patience=patience)
 
 
-def compare(name: str, size: str) -> None:
+def compare(name: str, size: str, turns: int) -> None:
     """Print one line: ours over scikit-learn's."""
-    turns = 1 if size == "large" else TURNS if size == "small" else 3
     runs: dict[str, list[Any]] = {"genai": [], "sklearn": []}
     for turn in range(turns):
         for library in ("genai", "sklearn") if turn % 2 else ("sklearn", "genai"):
@@ -287,37 +272,39 @@ def compare(name: str, size: str) -> None:
     )
 
 
-def compare_peers(name: str) -> None:
+def compare_peers(name: str, size: str) -> None:
     """Print a line for each from-scratch library: its time over ours."""
+    ours = child(name, "genai", size) if CASES[name].peers else None
     for library in CASES[name].peers:
-        for size in SIZES[:2]:
-            found = child(name, library, size)
-            ours = child(name, "genai", size)
-            assert isinstance(ours, dict), ours
-            factor = found if isinstance(found, str) else f"{found['fit'] / ours['fit']:.2g} times our time"
-            if isinstance(found, str) and found.startswith("more"):
-                factor = f"{found}: over {PATIENCE / ours['fit']:.0f} times our time"
-            print(f"{name:32}{size:8}{library:10}{factor}", flush=True)
+        assert isinstance(ours, dict), ours
+        found = child(name, library, size)
+        factor = found if isinstance(found, str) else f"{found['fit'] / ours['fit']:.2g} times our time"
+        if isinstance(found, str) and found.startswith("more"):
+            factor = f"{found}: over {PATIENCE / ours['fit']:.0f} times our time"
+        print(f"{name:32}{size:8}{library:10}{factor}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*CASES, []], metavar="NAME")
     parser.add_argument("--size", action="append", choices=SIZES)
+    parser.add_argument("--turns", type=int, help="of the two libraries; else 5, 3 and 1 at the three sizes")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(measure(arguments.names[0], arguments.child, arguments.size[0])))
         return
+    if arguments.peers and not HAS_PEERS:
+        raise SystemExit("mlxtend and numpy-ml are not there; make peers installs them")
     if not arguments.peers:
         print(f"{'':32}{'size':8}{'rows':>9}{'theirs, s':>10}{'fit':>8}{'predict':>9}{'memory':>8}{'difference':>12}")
     for name in arguments.names or CASES:
-        if arguments.peers:
-            compare_peers(name)
-        else:
-            for size in arguments.size or SIZES:
-                compare(name, size)
+        for size in arguments.size or (SIZES[:2] if arguments.peers else SIZES):
+            if arguments.peers:
+                compare_peers(name, size)
+            else:
+                compare(name, size, arguments.turns or TURNS[size])
 
 
 if __name__ == "__main__":

@@ -25,26 +25,20 @@ def make_optimizers(model: nn.Module, config: "Config") -> list[torch.optim.Opti
 
     Embeddings and the `head` learn at `embedding_learning_rate`. Decay of weights is for matrices only.
     """
+    rate, decay = config.learning_rate, config.weight_decay
     muon: list[nn.Parameter] = []
-    embedding: list[nn.Parameter] = []
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    adamw: dict[tuple[float, float], list[nn.Parameter]] = {}  # by rate and decay: a step costs by the group
     for module_name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
             if isinstance(module, nn.Embedding) or module_name.rpartition(".")[2] == "head":
-                embedding.append(parameter)
+                adamw.setdefault((config.embedding_learning_rate or rate, 0.0), []).append(parameter)
             elif config.muon_learning_rate is not None and isinstance(module, nn.Linear) and parameter.ndim == 2:
                 muon.append(parameter)
             else:
-                (matrices if parameter.ndim > 1 else others).append(parameter)
-    rate, decay = config.learning_rate, config.weight_decay
-    groups = [
-        {"params": embedding, "lr": config.embedding_learning_rate or rate, "weight_decay": 0.0},
-        {"params": matrices, "lr": rate, "weight_decay": decay},
-        {"params": others, "lr": rate, "weight_decay": 0.0},
-    ]
+                adamw.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     optimizers: list[torch.optim.Optimizer] = []
-    if groups := [group for group in groups if group["params"]]:
+    if adamw:
+        groups = [{"params": ps, "lr": lr, "weight_decay": weight_decay} for (lr, weight_decay), ps in adamw.items()]
         optimizers.append(torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True))
     if muon:
         assert config.muon_learning_rate is not None

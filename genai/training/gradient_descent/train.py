@@ -114,14 +114,14 @@ def descend(
     if config.ema is not None:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     result = average.module if average is not None else model
-    loss_of: Any = devices.Loss(model)
-    if world > 1:
-        loss_of = nn.parallel.DistributedDataParallel(loss_of)
+    loss_of: Any = model.loss if world == 1 else nn.parallel.DistributedDataParallel(devices.Loss(model))
     bf16 = config.bf16 and devices.has_bf16(device)
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    parameters = list(model.parameters())  # once: at each step it would cost more than clipping them
 
     history: list[list[float]] = []
     total, since = torch.zeros((), device=device), 0  # loss since the last row of the history
-    finite = torch.ones((), dtype=torch.bool, device=device)
+    norms = torch.zeros((), device=device)  # the sum of the gradients' since then: finite as long as they are
     start = 0
     path = work / "checkpoint.pt"
     if saved := checkpoint.load(path, fingerprint, device):
@@ -134,7 +134,7 @@ def descend(
             average.load_state_dict(saved["average"])
 
     def check_finite(step: int) -> None:
-        if not finite:
+        if not norms.isfinite():
             kept = f"; the checkpoint of an earlier step is kept in {work}" if path.exists() else ""
             raise UserError(f"train: the gradient is not finite before step {step}; lower the learning rates{kept}")
 
@@ -164,10 +164,10 @@ def descend(
             seed_draws(device, step_seeds[step])
             factor = schedule(step, config)
             set_rates(optimizers, factor)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with precision:
                 loss = loss_of(batch)
             loss.backward()
-            finite &= nn.utils.clip_grad_norm_(model.parameters(), config.clip).isfinite()
+            norms += nn.utils.clip_grad_norm_(parameters, config.clip)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -189,6 +189,7 @@ def descend(
                 if on_preview and done in previews:
                     on_preview(done, _preview(result, config.seed))
                 total.zero_()
+                norms.zero_()
                 since = 0
             if now - saved_at > checkpoint_seconds:
                 save(done)
