@@ -20,6 +20,7 @@ LINES = [color for color in COLORS if color != "#F0E442"]  # a thin line of yell
 ANNOTATED = 20  # rows and columns up to which a table of counts shows its numbers
 STEPS = 100  # of a plane's sides at which a model is asked
 POINTS = 500  # drawn of a cloud whose points are marked one by one
+DENSITY = 13  # letters to an inch of a table
 COLUMNS = 5  # pictures in a row of examples
 
 
@@ -48,6 +49,11 @@ def save(figure: Any, path: Path) -> None:
     with atomic(path) as temporary, Image.open(drawn) as image:
         few = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         few.save(temporary, "PNG", optimize=True)
+
+
+def titled(name: str, what: str) -> str:
+    """Return a title of half a page's width: in two lines where one would be cut off."""
+    return f"{name}: {what}" if len(name) + len(what) < 44 else f"{name}\n{what}"
 
 
 def shortened(name: str, length: int = 14) -> str:
@@ -185,12 +191,13 @@ def examples(description: Description, x: np.ndarray, train: np.ndarray, told: d
     """Draw examples x (N, ...) with what is told of each: images as pictures, of tables what is unusual in the row."""
     if description.kind == "images":
         return pictures(x, [", ".join(words) for words in zip(*told.values(), strict=True)], title)
-    told = told | {"unusual in it": unusual(description, x, train)}
-    widths = [1.5] * (len(told) - 1) + [WIDTH - 1.5 * (len(told) - 1)]
+    widths = [min(max(map(len, [name, *words])) / DENSITY + 0.2, 2.5) for name, words in told.items()]
+    told = told | {"unusual in it: standard deviations from the mean": unusual(description, x, train)}
+    widths.append(WIDTH - sum(widths))
     figure, ax = new(0.26 * (len(x) + 2.6))
     ax.axis("off")
     cells = [
-        [shortened(v, int(12 * w)) for v, w in zip(row, widths, strict=True)]
+        [shortened(v, int(DENSITY * w)) for v, w in zip(row, widths, strict=True)]
         for row in zip(*told.values(), strict=True)
     ]
     table = ax.table(
@@ -226,6 +233,6 @@ def unusual(description: Description, x: np.ndarray, train: np.ndarray, n: int =
     deviation = (x.astype(np.float64) - train.mean(0)) / np.maximum(train.std(0), 1e-12)
     order = np.argsort(-np.abs(deviation), axis=1, kind="stable")[:, :n]
     return [
-        ",  ".join(f"{names[j]} {row[j]:+.1f} sd".replace("-", "−") for j in best)
+        ",  ".join(names[j] + f" {row[j]:+.1f}".replace("-", "−") for j in best)
         for row, best in zip(deviation, order, strict=True)
     ]

@@ -110,7 +110,8 @@ def _merged(same: list[Row]) -> Row:
         for split in ("validation", "test"):
             values = [one[split] for one in same]
             row |= {split: float(np.mean(values)), f"{split}_sd": float(np.std(values, ddof=1))}
-        row["others"] = {key: float(np.mean([one["others"][key] for one in same])) for key in row["others"]}
+        others = {key: [one["others"][key] for one in same] for key in row["others"]}
+        row["others"] = {key: v[0] if len(set(v)) == 1 else float(np.mean(v)) for key, v in others.items()}
     return row
 
 

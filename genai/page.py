@@ -177,7 +177,7 @@ CPU-s are the CPU-seconds of its training; – where it did not run on this mach
 {% for group in groups_of %}
 <h4>{{ heading(group) }}</h4>
 <div class="table"><table>
-<colgroup><col style="width: 26%"><col style="width: 10%"><col style="width: 16%"><col style="width: 11%"><col style="width: 7%"><col></colgroup>
+<colgroup><col style="width: 25%"><col style="width: 15%"><col style="width: 16%"><col style="width: 10%"><col style="width: 6%"><col></colgroup>
 <tr><th>experiment</th><th>validation</th><th>test</th><th>parameters</th><th>CPU-s</th><th class="beside">beside it, on test</th></tr>
 {% for row in group %}
 {% set cell = cells(row, group) %}

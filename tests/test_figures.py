@@ -57,7 +57,7 @@ def test_what_is_unusual_in_a_row_is_named_with_how_much():
     description = Description(kind="table", shape=[3], columns=columns)
     train = np.array([[0, 0, 0], [2, 1, 0], [0, 0, 0], [2, 1, 1]], np.float32)
     (text,) = figures.unusual(description, np.array([[4.0, 0, 0]], np.float32), train, n=2)
-    assert text == "age +3.0 sd,  city is Lima −1.0 sd"
+    assert text == "age +3.0,  city is Lima −1.0"
     unnamed = Description(kind="table", shape=[3])
     assert figures.unusual(unnamed, np.array([[1.0, 9, 0]]), train, n=1)[0].startswith("feature 2 +17.0")
 

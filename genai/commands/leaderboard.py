@@ -7,7 +7,7 @@ from pathlib import Path
 from genai.core.config import UserError
 
 WIDTH = 100  # columns, of a terminal that is wider too
-COLUMNS = (34, 20, 20, 13, 10)  # name, validation, test, parameters, CPU-seconds
+COLUMNS = (39, 20, 20, 12, 9)  # name, validation, test, parameters, CPU-seconds
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def main(name: str) -> None:
 
 
 def beginning(dataset: Any, n: int, seed: int, at: str) -> Any:
-    """Return the data set with n of its training examples, of each class as many as of the others, drawn by the seed.
+    """Return the data set with n of its training examples, of each class one at least and else its share, drawn by the seed.
 
     A larger n adds to a smaller one of the same seed. Raises UserError where there are not so many, or a class has none.
     """
@@ -52,9 +52,9 @@ def beginning(dataset: Any, n: int, seed: int, at: str) -> Any:
     order = np.random.default_rng(seed).permutation(total)
     if dataset.description.classes:
         y = arrays["y"][order]
-        turn = np.empty(total, dtype=int)  # of each example, how many of its class come before it
+        turn = np.empty(total)  # of each example, the share of its class that comes before it
         for c in np.unique(y):
-            turn[y == c] = np.arange(np.count_nonzero(y == c))
+            turn[y == c] = np.linspace(0, 1, np.count_nonzero(y == c), endpoint=False)
         order = order[np.argsort(turn, kind="stable")]
     part = type(dataset)(dataset.directory)
     part.arrays = lambda split: (

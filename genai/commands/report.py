@@ -100,8 +100,13 @@ def learning_curves(params: Params, folder: Path) -> None:
                 ax.fill_between([*of], mean - spread, mean + spread, alpha=0.15, color=style["color"], linewidth=0)
                 ax.set(title=f"{data}: {split}", xlabel="training examples", xscale="log", yscale="log")
                 ax.grid(alpha=0.3, which="both")
+                ax.xaxis.set_major_formatter(lambda x, _: f"{x:,g}")
+                for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+                    axis(lambda y, _: f"{y:g}" if f"{y:e}"[0] in "125" else "")
         axes[0].set_ylabel(f"1 − {metric}, mean and sd over seeds")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        columns = min(4, int(figures.WIDTH / (0.072 * max(map(len, names)) + 0.55)))  # of letters so wide
+        entries = axes[0].get_legend_handles_labels()
+        figure.legend(*entries, loc="outside lower center", ncols=max(1, columns), frameon=False, fontsize=9)
         figures.save(figure, folder / f"learning_curve_{data}.png")
 
 

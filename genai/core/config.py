@@ -98,7 +98,7 @@ class LearningCurve(Strict):
     task: Name = Field(description="the experiment's")
     method: Name = Field(description="the experiment's train.method")
     examples: Annotated[list[Count], Field(min_length=1)] = Field(
-        description="of the training split, as many of each class"
+        description="of the training split, of each class its share"
     )
     seeds: Count = Field(description="draws of these examples, each with a training of its own")
 

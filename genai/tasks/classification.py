@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from genai.core.dataset import Dataset, Description
-from genai.figures import HALF, PALETTE, Plane, Tables, counts, examples, mark, new, regions, save
+from genai.figures import HALF, PALETTE, Plane, Tables, counts, examples, mark, new, regions, save, titled
 from genai.model import Loaded
 
 RANKED_BY = ("accuracy",)
@@ -19,12 +19,13 @@ MAPPED = 16  # classes that a map of the plane tells apart
 def evaluate(loaded: Loaded, dataset: Dataset, split: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return the metrics of a split, and of each example its score, label, predicted class and confidence.
 
-    The score is the log loss; of a model without probabilities, a support vector machine say, 0 or 1 for right or wrong.
+    The score is the log loss; of a model without probabilities, a support vector machine say, see `constant_log_loss`.
     """
     arrays = dataset.arrays(split)
     if not hasattr(loaded.model, "predict_proba"):
         prediction, y = loaded.apply("predict", arrays["x"]), arrays["y"]
-        columns = {"score": (prediction != y).astype(np.float64), "label": y, "prediction": prediction}
+        score = constant_log_loss(prediction == y, dataset.description.n_classes)
+        columns = {"score": score, "label": y, "prediction": prediction}
         return accuracy_of(prediction, y) | {"examples": len(y)}, columns
     return measure(loaded.apply("predict_proba", arrays["x"]), arrays["y"])
 
@@ -49,6 +50,16 @@ def accuracy_of(prediction: np.ndarray, y: np.ndarray) -> dict[str, float]:
     accuracy = float((prediction == y).mean())
     error = float(np.sqrt(accuracy * (1 - accuracy) / len(y)))
     return {"accuracy": accuracy, "accuracy_se": error}
+
+
+def constant_log_loss(right: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return -log p(class) of each example, (N,), had the model given its prediction always the same probability.
+
+    That is the share of the N that it got `right`, (N,) bool, by Laplace's rule of succession, and each other class has
+    an equal part of the rest: so that a model without probabilities stands beside one that has some, in the same unit.
+    """
+    share = (right.sum() + 1) / (len(right) + n_classes)
+    return -np.log(np.where(right, share, (1 - share) / (n_classes - 1)))
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -77,11 +88,11 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
     tables: Tables = {"confusion": [("label", "prediction"), *pairs]}
     table = np.zeros((len(classes), len(classes)), int)
     np.add.at(table, (label, prediction), 1)
-    title = f"{loaded.name}: classes and predictions on test"
+    title = titled(loaded.name, "classes and predictions on test")
     save(counts(table, classes, classes, "class", "prediction", title), folder / "confusion.png")
     worst = np.argsort(-columns["score"], kind="stable")[:SHOWN]
-    if "confidence" not in columns:  # of a class that is right, nothing tells how nearly it was wrong
-        worst = worst[columns["score"][worst] > 0]
+    if "confidence" not in columns:  # of the right ones none is more wrong than another
+        worst = np.flatnonzero(label != prediction)[:SHOWN]
     told = {"class → prediction": [" → ".join(pairs[i]) for i in worst]}
     if "confidence" in columns:
         bins = calibration(columns["confidence"], label == prediction)
@@ -109,7 +120,8 @@ def reliability(bins: np.ndarray, name: str) -> Any:
     ax.vlines(sure, middle - half, middle + half, color=PALETTE[0], linewidth=1.5, alpha=0.5)
     ax.plot(sure, accuracy, "o", color=PALETTE[0], label="bins of confidence, 95 % interval")
     error = calibration_error(bins)
-    ax.set(title=f"{name}: calibration on test (error {error:.3f})", ylabel="accuracy", ylim=(-0.03, 1.03))
+    title = titled(name, f"calibration on test (error {error:.3f})")
+    ax.set(title=title, ylabel="accuracy", ylim=(-0.03, 1.03))
     ax.legend(loc="lower right", fontsize=8, frameon=False)
     below.bar(sure, n, width=0.8 / BINS, color=PALETTE[0])
     below.set(xlabel="confidence in the predicted class", ylabel="examples", yscale="log", xlim=(-0.03, 1.03))
@@ -151,9 +163,13 @@ def signature(description: dict[str, Any], sampling: dict[str, Any]) -> dict[str
 
 
 def answer(loaded: Loaded, directory: Path, data: Any, sampling: dict[str, Any]) -> Any:
-    """Return the probability of each class for each example of data (N, ...), or row of a table."""
+    """Return the probability of each class for each example of data (N, ...), or row of a table.
+
+    Of a model without probabilities, 1 for the class that it predicts.
+    """
     import pandas as pd
 
-    return pd.DataFrame(
-        loaded.apply("predict_proba", loaded.description.encode(data)), columns=loaded.description.classes
-    )
+    x, classes = loaded.description.encode(data), loaded.description.classes
+    if hasattr(loaded.model, "predict_proba"):
+        return pd.DataFrame(loaded.apply("predict_proba", x), columns=classes)
+    return pd.DataFrame(np.eye(len(classes))[loaded.apply("predict", x)], columns=classes)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from genai.core.dataset import Dataset, Description
-from genai.figures import HALF, Plane, Tables, counts, mark, new, save
+from genai.figures import HALF, Plane, Tables, counts, mark, new, save, titled
 from genai.model import Loaded
 
 RANKED_BY = ("clustering_accuracy",)
@@ -53,7 +53,7 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
     matched, found = match(clusters, y), np.unique(clusters)
     order = sorted(found.tolist(), key=lambda cluster: matched.get(cluster, len(classes)))
     table = np.array([[np.sum((y == k) & (clusters == c)) for c in order] for k in range(len(classes))])
-    names, title = [str(c) for c in order], f"{loaded.name}: classes and clusters on test"
+    names, title = [str(c) for c in order], titled(loaded.name, "classes and clusters on test")
     save(
         counts(table, classes, names, "class", "cluster, in the order of the classes that they match", title),
         folder / "contingency.png",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from genai.core.dataset import Dataset, Description
-from genai.figures import HALF, PALETTE, Tables, examples, new, save
+from genai.figures import HALF, PALETTE, Tables, examples, new, save, titled
 from genai.model import Loaded
 
 RANKED_BY = ("r2",)
@@ -58,7 +58,7 @@ def against_truth(name: str, y: np.ndarray, prediction: np.ndarray) -> Any:
     low, high = min(y.min(), prediction.min()), max(y.max(), prediction.max())
     ax.plot([low, high], [low, high], color="#999999", linestyle="--", linewidth=1, label="prediction = true")
     cloud(ax, y, prediction)
-    ax.set(title=f"{name}: predictions on test", xlabel="true", ylabel="prediction")
+    ax.set(title=titled(name, "predictions on test"), xlabel="true", ylabel="prediction")
     ax.set_aspect("equal", adjustable="datalim")
     ax.legend(loc="upper left", fontsize=8, frameon=False)
     return figure
@@ -77,7 +77,7 @@ def residuals(name: str, prediction: np.ndarray, residual: np.ndarray) -> Any:
     ax.set(xlabel="prediction", ylabel="residual: true − prediction")
     beside.set(xlabel="examples")
     beside.grid(alpha=0.3)
-    figure.suptitle(f"{name}: residuals on test (lines: ± rmse, {rmse:.3g})", fontsize=11)
+    figure.suptitle(titled(name, f"residuals on test (lines: ± rmse, {rmse:.3g})"), fontsize=11)
     return figure
 
 

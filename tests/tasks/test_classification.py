@@ -8,7 +8,16 @@ from sklearn import metrics as sk
 
 from genai.core.dataset import Description
 from genai.model import Loaded
-from genai.tasks.classification import BINS, calibration, calibration_error, evaluate, figures, measure
+from genai.tasks.classification import (
+    BINS,
+    answer,
+    calibration,
+    calibration_error,
+    constant_log_loss,
+    evaluate,
+    figures,
+    measure,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -95,7 +104,30 @@ def test_each_kind_of_data_and_model_has_the_figures_that_it_can_have(tmp_path, 
         assert sum(n for *_, n in tables["calibration"][1:]) == metrics["examples"]
 
 
-def test_without_probabilities_a_score_is_right_or_wrong():
+def test_without_probabilities_a_score_is_the_log_loss_of_the_best_constant_confidence():
+    right = np.arange(6000) % 10 > 0  # nine tenths
+    scores = constant_log_loss(right, 4)
+    for share in (0.85, 0.89, 0.9, 0.91, 0.95):
+        p = np.where(right, share, (1 - share) / 3)
+        assert scores.mean() < -np.log(p).mean() + 1e-4
+    assert np.isfinite(constant_log_loss(np.ones(3, bool), 2)).all()
+    assert np.isfinite(constant_log_loss(np.zeros(3, bool), 2)).all()
     data = dataset(TABLE)
     _, columns = evaluate(Loaded(Nearest(2), "m", None, TABLE, None), data, "test")
-    assert columns["score"].tolist() == (columns["prediction"] != columns["label"]).astype(float).tolist()
+    assert columns["score"].tolist() == constant_log_loss(columns["prediction"] == columns["label"], 2).tolist()
+
+
+@pytest.mark.parametrize("model", [Nearest, Sure])
+def test_served_a_class_has_a_probability_or_where_there_is_none_the_prediction_has_1(model):
+    x = dataset(IMAGES).arrays("test")["x"]
+    found = answer(Loaded(model(2), "m", None, IMAGES, None), None, x, {})
+    assert [*found] == IMAGES.classes and found.sum(axis=1).to_numpy() == pytest.approx(1)
+    assert found.to_numpy().argmax(1).tolist() == model(2).predict(x).tolist()
+
+
+def test_without_probabilities_only_the_wrong_are_shown_as_most_wrong(tmp_path):
+    loaded, data = Loaded(Nearest(2), "m", None, TABLE, None), dataset(TABLE)
+    data.arrays("test")["y"] = loaded.model.predict(data.arrays("test")["x"])
+    _, columns = evaluate(loaded, data, "test")
+    figures(loaded, data, columns, tmp_path)
+    assert not (tmp_path / "most_wrong.png").exists()
