@@ -171,6 +171,11 @@ def test_what_is_wrong_is_said_in_one_line():
         GaussianMixture(31).fit(x)
     with pytest.raises(ValueError, match=r"means_init: its shape \(1, 4\) should be \(2, 4\)"):
         GaussianMixture(2, means_init=x[:1]).fit(x)
+    with pytest.raises(ValueError, match=r"weights_init: \[-1.0, 2.0\] should be numbers of at least 0, of sum 1"):
+        GaussianMixture(2, weights_init=[-1.0, 2.0]).fit(x)
+    for kind, precisions in (("full", np.stack([-np.eye(4)] * 2)), ("diag", np.zeros((2, 4)))):
+        with pytest.raises(ValueError, match="precisions_init: all should be positive definite, one is not"):
+            GaussianMixture(2, covariance_type=kind, precisions_init=precisions).fit(x)
     with pytest.raises(ValueError, match="reg_covar: 0.0 leaves a covariance singular, it should be greater"):
         GaussianMixture(1, reg_covar=0.0).fit(x[:3])
     with pytest.raises(ValueError, match="GaussianMixture.covariance_type: 'tied' should be 'full' or 'diag'"):
