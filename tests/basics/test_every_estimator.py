@@ -12,6 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
 import genai.basics
+from genai.basics import PCA, SVC, GaussianMixture, RandomForestClassifier
+from genai.model import state
 
 FEW = {
     "n_estimators": 5,
@@ -86,6 +88,31 @@ def test_bytes_and_single_precision_are_reckoned_in_double(name, kind):
     exact = answers(made(name).fit(images.astype(np.float64), y[:200]), images.astype(np.float64))
     for method, found in answers(made(name).fit(images, y[:200].astype(np.uint8)), images).items():
         np.testing.assert_array_equal(found, exact[method])
+
+
+VARIANTS = [
+    *map(made, NAMES),
+    GaussianMixture(2, covariance_type="diag", random_state=0),
+    PCA(2, whiten=True),
+    SVC(kernel="linear"),
+    RandomForestClassifier(5, oob_score=True, random_state=0),
+]
+
+
+@ignored
+@pytest.mark.parametrize("model", VARIANTS, ids=repr)
+def test_what_it_learned_is_arrays_of_numbers_that_another_instance_answers_from(model):
+    X, y = (part.to_numpy() for part in table(model))
+    for target in (y, y > 0) if is_classifier(model) else (y,):
+        fitted, fresh = clone(model).fit(X, target), clone(model)
+        for key, array in state(fitted).items():
+            assert array.dtype.kind in "fib"
+            setattr(fresh, key, array)
+        again = answers(fresh, X)
+        for method, found in answers(fitted, X).items():
+            np.testing.assert_array_equal(again[method], found)
+        if hasattr(fitted, "feature_importances_"):
+            np.testing.assert_array_equal(fresh.feature_importances_, fitted.feature_importances_)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if is_classifier(made(name))])
