@@ -1,6 +1,7 @@
 """What a user may do with any estimator of the basics: search, pipe, frames, one row, images of bytes, names as classes."""
 
 import inspect
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
 import genai.basics
-from genai.basics import PCA, SVC, GaussianMixture, RandomForestClassifier
+from genai.basics import PCA, SVC, GaussianMixture, KMeans, MultinomialNB, RandomForestClassifier
 from genai.model import state
 
 FEW = {
@@ -122,3 +123,25 @@ def test_names_are_classes(name):
     numbers = made(name).fit(X, y).predict(X)
     for kind in (str, object, "category"):
         np.testing.assert_array_equal(made(name).fit(X, pd.Series(names[y]).astype(kind)).predict(X), names[numbers])
+
+
+@ignored
+@pytest.mark.parametrize(
+    "model",
+    [
+        KMeans(4, random_state=0),
+        GaussianMixture(2, max_iter=3, random_state=0),
+        GaussianMixture(2, covariance_type="diag", max_iter=3, random_state=0),
+        PCA(2),
+        MultinomialNB(),
+    ],
+    ids=repr,
+)
+def test_fit_holds_no_second_table(model):
+    X, y = np.random.default_rng(0).random((60_000, 40)), np.arange(60_000) % 2
+    model.fit(X[:100], y[:100])  # imports
+    tracemalloc.start()
+    model.fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < X.nbytes / 3
