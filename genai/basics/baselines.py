@@ -2,14 +2,25 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 
-class Mean(RegressorMixin, BaseEstimator):
-    """Predicts the mean of the training targets: of all constants the one with the least squared error; its R2 is 0."""
+class Baseline(BaseEstimator):
+    """What both share: they look at no feature, so that any may be missing."""
 
     takes = frozenset({"table", "images"})
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+class Mean(RegressorMixin, Baseline):
+    """Predicts the mean of the training targets: of all constants the one with the least squared error; its R2 is 0."""
+
     task = "regression"
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "Mean":
@@ -25,13 +36,12 @@ class Mean(RegressorMixin, BaseEstimator):
         return np.full(len(X), self.mean_)
 
 
-class MajorityClass(ClassifierMixin, BaseEstimator):
+class MajorityClass(ClassifierMixin, Baseline):
     """Predicts the most frequent class; its probabilities are the class frequencies.
 
     Of all constant predictions these have the highest accuracy and the lowest log loss, the entropy of the labels.
     """
 
-    takes = frozenset({"table", "images"})
     task = "classification"
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "MajorityClass":

@@ -254,7 +254,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return mixture, bounds, False
 
     def _start(self, X: np.ndarray, rng: np.random.Generator) -> Mixture:
-        """Return the first mixture. Raises ValueError where a given parameter has not the shape it should have."""
+        """Return the first mixture. Raises ValueError where a given parameter is not what it should be."""
         k, d = self.n_components, X.shape[1]
         wanted = {
             "weights": (k,),
@@ -267,8 +267,14 @@ class GaussianMixture(DensityMixin, BaseEstimator):
                 given[name] = check_array(value, dtype=np.float64, ensure_2d=False, allow_nd=True)
                 if given[name].shape != shape:
                     raise ValueError(f"{name}_init: its shape {given[name].shape} should be {shape}")
+        if "weights" in given and (given["weights"].min() < 0 or abs(given["weights"].sum() - 1) > 1e-8):
+            raise ValueError(f"weights_init: {self.weights_init} should be numbers of at least 0, of sum 1")
         if "precisions" in given:
             precisions = given.pop("precisions")
+            try:
+                precision_factors(precisions)
+            except LinAlgError:
+                raise ValueError("precisions_init: all should be positive definite, one is not") from None
             given["covariances"] = np.linalg.inv(precisions) if precisions.ndim == 3 else 1 / precisions
         if len(given) == len(wanted):
             return Mixture(**given)

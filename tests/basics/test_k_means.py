@@ -11,7 +11,6 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from genai.basics import k_means
 from genai.basics.k_means import KMeans, first_least, k_means_plus_plus, relative_distances, squared_norms
-from genai.model import state
 
 RNG = np.random.default_rng(0)
 
@@ -164,17 +163,6 @@ def test_what_is_wrong_is_said_in_one_line():
         KMeans(2, init="k-mean").fit(x)
     with pytest.raises(ValueError, match="KMeans.n_clusters: 0 should be greater than or equal to 1"):
         KMeans(0).fit(x)
-
-
-def test_what_is_saved_is_enough_to_go_on():
-    x = RNG.normal(size=(50, 3))
-    model = KMeans(4, random_state=0).fit(x)
-    again = KMeans(**model.get_params())
-    for name, value in state(model).items():
-        assert value.dtype.kind in "fi"
-        setattr(again, name, value)
-    for method in ("predict", "transform", "score"):
-        np.testing.assert_array_equal(getattr(again, method)(x), getattr(model, method)(x))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

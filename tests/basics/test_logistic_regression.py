@@ -11,7 +11,6 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
 
-from genai import model
 from genai.basics.logistic_regression import (
     LogisticRegression,
     loss_and_gradient,
@@ -169,14 +168,3 @@ def test_a_wrong_keyword_is_one_line(keyword, value):
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="y: the one class 1, should be at least two classes"):
         LogisticRegression().fit(np.eye(3), [1, 1, 1])
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_what_is_learned_is_arrays_that_another_instance_predicts_from(n_classes):
-    X, y = problem(n_classes)
-    ours, fresh = LogisticRegression().fit(X, y), LogisticRegression()
-    for name, array in model.state(ours).items():
-        assert array.dtype.kind in "fi"
-        setattr(fresh, name, array)
-    np.testing.assert_array_equal(fresh.predict_proba(X), ours.predict_proba(X))
-    np.testing.assert_array_equal(fresh.predict(X), ours.predict(X))

@@ -6,7 +6,6 @@ import sklearn.naive_bayes
 from scipy.stats import norm
 from sklearn.utils.estimator_checks import check_estimator
 
-from genai import model
 from genai.basics.naive_bayes import GaussianNB, MultinomialNB
 
 
@@ -137,15 +136,3 @@ def test_negative_counts_are_refused():
     X[3, 2] = -1
     with pytest.raises(ValueError, match="Negative values in data passed to MultinomialNB"):
         MultinomialNB().fit(X, y)
-
-
-@pytest.mark.parametrize("estimator", [GaussianNB(), MultinomialNB()], ids=lambda e: type(e).__name__)
-def test_what_is_learned_is_arrays_that_another_instance_predicts_from(estimator):
-    X, y = counts()
-    expected = estimator.fit(X, y).predict_proba(X)
-    fresh = type(estimator)()
-    for name, array in model.state(estimator).items():
-        assert array.dtype.kind in "fi"
-        setattr(fresh, name, array)
-    np.testing.assert_array_equal(fresh.predict_proba(X), expected)
-    np.testing.assert_array_equal(fresh.predict(X), estimator.predict(X))

@@ -13,7 +13,6 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from genai.basics import neighbors
 from genai.basics.neighbors import KNeighborsClassifier, KNeighborsRegressor, by_comparison, by_tree
-from genai.model import state
 
 SEARCHES = (by_comparison, by_tree)
 
@@ -136,17 +135,6 @@ def test_an_example_that_is_met_exactly_decides_alone_and_its_twins_share():
     X, y = np.array([[0.0], [0], [0], [1], [2]]), ["b", "b", "a", "a", "a"]
     shares = KNeighborsClassifier(5, weights="distance").fit(X, y).predict_proba([[0.0], [0.5]])
     np.testing.assert_allclose(shares, [[1 / 3, 2 / 3], [(2 + 2 + 2 / 3) / (8 + 2 / 3), 4 / (8 + 2 / 3)]])
-
-
-def test_what_was_learned_is_arrays_that_a_fresh_instance_predicts_from():
-    X, y = gaussian(300, 4), np.arange(300) % 3
-    for cls in (KNeighborsClassifier, KNeighborsRegressor):
-        fitted, fresh = cls().fit(X, y), cls()
-        for key, array in state(fitted).items():
-            assert array.dtype != object
-            setattr(fresh, key, array)
-        for queries in (gaussian(200, 4, 1), gaussian(3, 4, 1)):  # by the tree, and without
-            np.testing.assert_array_equal(fresh.predict(queries), fitted.predict(queries))
 
 
 def test_a_grid_search_over_a_pipeline_scores_as_with_scikit_learns():

@@ -11,7 +11,6 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from genai.basics import KMeans
 from genai.basics.pca import PCA, scatter
-from genai.model import state
 
 SOLVERS = ["full", "covariance_eigh"]
 
@@ -126,19 +125,6 @@ def test_what_is_wrong_is_said_in_one_line():
         PCA(1.5).fit(data())
     with pytest.raises(ValueError, match="PCA.svd_solver"):
         PCA(svd_solver="random").fit(data())
-
-
-def test_what_is_saved_is_enough_to_go_on():
-    x = data()
-    model = PCA(3, whiten=True).fit(x)
-    again = PCA(**model.get_params())
-    for name, value in state(model).items():
-        assert value.dtype.kind in "fi"
-        setattr(again, name, value)
-    for method in ("transform", "score_samples"):
-        np.testing.assert_array_equal(getattr(again, method)(x), getattr(model, method)(x))
-    z = model.transform(x)
-    np.testing.assert_array_equal(again.inverse_transform(z), model.inverse_transform(z))
 
 
 @pytest.mark.parametrize("solver", ["auto", *SOLVERS])

@@ -36,9 +36,14 @@ BLOCK = 2**16  # examples times features that are looked at in one go: what they
 # of a feature in order, all left sums are one cumulative sum, and the right sums are the total less the left ones.
 
 
-def purity(f_sums: np.ndarray, n: np.ndarray, criterion: str) -> np.ndarray:
-    """Return -n Q up to what no split changes; f_sums: sum over k of S_k^2, or of S_k log S_k for the entropy."""
-    return f_sums - xlogy(n, n) if criterion == "entropy" else f_sums / n
+def term(sums: np.ndarray, criterion: str) -> np.ndarray:
+    """Return what a class or a sum adds to the purity: S_k^2, for the entropy S_k log S_k."""
+    return xlogy(sums, sums) if criterion == "entropy" else sums * sums
+
+
+def purity(terms: np.ndarray, n: np.ndarray, criterion: str) -> np.ndarray:
+    """Return -n Q up to what no split changes, from the sum of the terms over k."""
+    return terms - xlogy(n, n) if criterion == "entropy" else terms / n
 
 
 def running_sums(v: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,14 +69,13 @@ def best_cuts(
     n_right = n[at] - n_left
     allowed = np.minimum(n_left, n_right) >= rules.min_samples_leaf
     cuts, at, n_left, n_right = cuts[allowed], at[allowed], n_left[allowed], n_right[allowed]
-    f_left = f_right = np.zeros(len(cuts))
+    terms_left = terms_right = np.zeros(len(cuts))
     for k in range(max(1, rules.n_classes)):
         sums, total = running_sums(weight * (target == k) if rules.n_classes else weight * target, starts)
         left = sums[cuts]
-        right = total[at] - left
-        f_left = f_left + (xlogy(left, left) if rules.criterion == "entropy" else left * left)
-        f_right = f_right + (xlogy(right, right) if rules.criterion == "entropy" else right * right)
-    score = purity(f_left, n_left, rules.criterion) + purity(f_right, n_right, rules.criterion)
+        terms_left = terms_left + term(left, rules.criterion)
+        terms_right = terms_right + term(total[at] - left, rules.criterion)
+    score = purity(terms_left, n_left, rules.criterion) + purity(terms_right, n_right, rules.criterion)
     best, first = segment_maxima(score, at, len(starts))
     low, high = (np.full(len(starts), -1) for _ in range(2))
     found = first >= 0
@@ -142,7 +146,6 @@ class Nodes(NamedTuple):
     impurity: np.ndarray
     n: np.ndarray  # examples, each as often as it was drawn
     tree: np.ndarray  # the number of the tree
-    id: np.ndarray  # its own number, the place in these arrays
 
 
 def ranked(x: np.ndarray) -> Ranked:
@@ -172,7 +175,7 @@ def grow(table: Ranked, y: np.ndarray, weights: np.ndarray, rules: Rules, rng: n
     weight = weights[tree, row]
     tree_of, ids, total, depth = np.arange(len(weights)), np.arange(len(weights)), len(weights), 0
     sizes = np.bincount(tree, minlength=len(weights))
-    scale, levels = 0.0, []
+    scale, levels, numbers = 0.0, [], []
     while len(ids):
         starts = sizes.cumsum() - sizes
         node = np.repeat(np.arange(len(ids)), sizes)
@@ -190,7 +193,8 @@ def grow(table: Ranked, y: np.ndarray, weights: np.ndarray, rules: Rules, rng: n
         left, threshold = ids.copy(), np.full(len(ids), np.inf)
         left[split] = total + 2 * np.arange(split.sum())
         threshold[split] = midpoints(table.values[at + low[split]], table.values[at + high[split]])
-        levels.append(Nodes(left, np.maximum(feature, 0), threshold, value, impurity, n, tree_of, ids))
+        levels.append(Nodes(left, np.maximum(feature, 0), threshold, value, impurity, n, tree_of))
+        numbers.append(ids)
 
         goes_right = table.rank.ravel()[row * table.rank.shape[1] + feature[node]] > low[node]
         sides = [np.flatnonzero(split[node] & ~goes_right), np.flatnonzero(split[node] & goes_right)]
@@ -198,7 +202,7 @@ def grow(table: Ranked, y: np.ndarray, weights: np.ndarray, rules: Rules, rng: n
         row, weight = (np.concatenate([a[side] for side in sides]) for a in (row, weight))
         ids, tree_of = np.concatenate([left[split], left[split] + 1]), np.tile(tree_of[split], 2)
         total, depth = total + len(ids), depth + 1
-    return in_order(Nodes(*map(np.concatenate, zip(*levels, strict=True))))
+    return in_order(Nodes(*map(np.concatenate, zip(*levels, strict=True))), np.concatenate(numbers))
 
 
 def summary(
@@ -271,13 +275,12 @@ def midpoints(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.where(middle < high, middle, low)
 
 
-def in_order(nodes: Nodes) -> Nodes:
-    """Put the nodes tree after tree, and number them anew."""
-    order = np.lexsort((nodes.id, nodes.tree))
-    nodes = Nodes(*(a[order] for a in nodes))
-    number = np.empty(len(order), int)
-    number[nodes.id] = np.arange(len(order))
-    return nodes._replace(left=number[nodes.left], id=np.arange(len(order)))
+def in_order(nodes: Nodes, numbers: np.ndarray) -> Nodes:
+    """Put the nodes tree after tree, and number them anew, by their places."""
+    order = np.lexsort((numbers, nodes.tree))
+    place = np.empty(len(order), int)
+    place[numbers[order]] = np.arange(len(order))
+    return Nodes(*(a[order] for a in nodes._replace(left=place[nodes.left])))
 
 
 def descend(
@@ -350,7 +353,7 @@ def without(nodes: Nodes, leaf: np.ndarray) -> Nodes:
     number = reached.cumsum() - 1
     left = np.where(leaf, number, number[nodes.left])
     feature, threshold = np.where(leaf, 0, nodes.feature), np.where(leaf, np.inf, nodes.threshold)
-    return Nodes(*(a[reached] for a in nodes._replace(left=left, feature=feature, threshold=threshold, id=number)))
+    return Nodes(*(a[reached] for a in nodes._replace(left=left, feature=feature, threshold=threshold)))
 
 
 # --- The estimators ---------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def joined(batches: list[Nodes]) -> Nodes:
     nodes = np.cumsum([0, *(len(b.left) for b in batches[:-1])])
     trees = np.cumsum([0, *(b.tree[-1] + 1 for b in batches[:-1])])
     each = zip(batches, nodes, trees, strict=True)
-    moved = [b._replace(left=b.left + n, id=b.id + n, tree=b.tree + t) for b, n, t in each]
+    moved = [b._replace(left=b.left + n, tree=b.tree + t) for b, n, t in each]
     return Nodes(*map(np.concatenate, zip(*moved, strict=True)))
 
 

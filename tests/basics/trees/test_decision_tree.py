@@ -208,24 +208,11 @@ def test_targets_far_from_zero_or_tiny_are_split_as_others():
         np.testing.assert_allclose(moved.predict(x), y * scale + shift, rtol=1e-12)
 
 
-@pytest.mark.parametrize("model", [DecisionTreeClassifier(), DecisionTreeRegressor()])
-def test_predicts_from_saved_arrays(model):
-    x, y = load_iris(return_X_y=True)
-    expected = model.fit(x, y).predict(x)
-    fresh = type(model)()
-    for name, array in state(model).items():
-        assert array.dtype.kind in "if"
-        setattr(fresh, name, array)
-    np.testing.assert_array_equal(fresh.predict(x), expected)
-    np.testing.assert_array_equal(fresh.feature_importances_, model.feature_importances_)
-
-
 def test_a_keyword_out_of_range_is_one_line():
     with pytest.raises(ValueError, match=r"^DecisionTreeClassifier.max_depth: 0 should be greater than or equal to 1$"):
         DecisionTreeClassifier(max_depth=0).fit(np.eye(3), [0, 1, 1])
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize("model", [DecisionTreeClassifier(), DecisionTreeRegressor()])
 def test_is_an_estimator_as_scikit_learn_means_it(model):
     check_estimator(model)

@@ -114,19 +114,6 @@ def test_the_seed_decides():
     assert not np.array_equal(a, c)
 
 
-@pytest.mark.parametrize("model", [RandomForestClassifier(7, oob_score=True), RandomForestRegressor(7)])
-def test_predicts_from_saved_arrays(model):
-    x, y = load_iris(return_X_y=True)
-    expected = model.fit(x, y).predict(x)
-    fresh = type(model)()
-    for name, array in state(model).items():
-        assert array.dtype.kind in "if"
-        setattr(fresh, name, array)
-    np.testing.assert_array_equal(fresh.predict(x), expected)
-    np.testing.assert_array_equal(fresh.feature_importances_, model.feature_importances_)
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize("model", [RandomForestClassifier(10), RandomForestRegressor(10)])
 def test_is_an_estimator_as_scikit_learn_means_it(model):
     check_estimator(model)
