@@ -5,8 +5,9 @@
 Every measurement is a process of its own, so that its peak of memory is its own; the two take turns, and medians are
 compared. Sizes: small 1,000 rows, medium 10^5, large as many as 4 GiB hold beside what scikit-learn itself takes, both
 less where scikit-learn's own fit takes minutes. `fit` and `predict` are CPU-seconds of ours over theirs (lower is
-better, below 1 we are faster), `memory` the peaks of the processes above that of the data, `difference` that of the
-objective, relative, above 0 where ours is better. With --peers: mlxtend and numpy-ml (`make peers` installs them).
+better, below 1 we are faster), `memory` the peaks of the processes above that of the data, each taken for a mebibyte
+at least, `difference` that of the objective, relative, above 0 where ours is better. With --peers: mlxtend and
+numpy-ml (`make peers` installs them), small and medium.
 """
 
 import argparse
@@ -236,7 +237,7 @@ def measure(name: str, library: str, size: str) -> dict[str, Any]:
     fit = repeated(lambda: model.fit(X, y), size == "large")
     queries = X[: 100_000 if name.startswith("KNeighbors") else len(X)][:: 10 if name == "SVC" else 1]
     predict = repeated(lambda: getattr(model, case.predict)(queries), size == "large") if own else float("nan")
-    found = {"fit": fit, "predict": predict, "memory": max(peak() - data, 1 / 1024), "rows": n}
+    found = {"fit": fit, "predict": predict, "memory": max(peak() - data, 1.0), "rows": n}
     if own:  # on 200,000 rows at most, which tells the objective well enough
         part = slice(None) if name in ("KMeans", "SVC") else slice(0, 200_000 if "Neighbors" not in name else 5000)
         found["objective"] = case.objective(model, X[part], y[part])

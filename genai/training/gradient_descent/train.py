@@ -117,7 +117,7 @@ def descend(
     loss_of: Any = model.loss if world == 1 else nn.parallel.DistributedDataParallel(devices.Loss(model))
     bf16 = config.bf16 and devices.has_bf16(device)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-    parameters = list(model.parameters())  # once: at each step it would cost more than clipping them
+    parameters = list(model.parameters())  # once: it takes as long as all that is watched at each step
 
     history: list[list[float]] = []
     total, since = torch.zeros((), device=device), 0  # loss since the last row of the history
@@ -170,7 +170,8 @@ def descend(
             norms += nn.utils.clip_grad_norm_(parameters, config.clip)
             for optimizer in optimizers:
                 optimizer.step()
-                optimizer.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             if average is not None:
                 average.update_parameters(model)
             total += loss.detach()
