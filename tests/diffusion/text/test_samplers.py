@@ -226,7 +226,14 @@ def test_the_reverse_process_comes_to_the_joint_distribution_as_its_steps_grow()
     errors = [distance(chain(steps), P) for steps in (1, 4, 16, 64, 256)]
     for steps, error in zip((1, 4, 16, 64, 256), errors, strict=True):
         assert error <= 1 - math.prod(1 - i / steps for i in range(T))  # the chance that a step reveals two
+    assert errors[1:4] == pytest.approx([0.2024, 0.0555, 0.0142], abs=1e-4)  # the README quotes them
+    assert distance(chain(16, 0.1), P) == pytest.approx(0.0915, abs=1e-4)
     assert errors[0] > 0.3 and errors[-1] < 0.01 and all(b < a / 3 for a, b in itertools.pairwise(errors[1:]))
+
+
+def test_exercise_steps_in_which_128_tokens_fall_into_different_ones_as_often_as_not():
+    steps = 128**2 / (2 * math.log(2))
+    assert math.prod(1 - i / steps for i in range(128)) == pytest.approx(0.5, abs=0.005) and 11_500 < steps < 12_000
 
 
 def test_remasking_comes_to_the_joint_distribution_as_its_steps_grow_and_its_rate_falls():
