@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--length", type=int, help="tokens in a text")
     one.add_argument("--temperature", type=float, help="below 1: likelier, less varied text")
     one.add_argument("--top-p", type=float, help="mass of the likeliest tokens that are drawn from")
-    one.add_argument("--guidance", type=float, help="above 1: more typical images, texts that hang more on their prompt")
+    one.add_argument(
+        "--guidance", type=float, help="above 1: more typical images, texts that hang more on their prompt"
+    )
     one.add_argument("--block", type=int, help="tokens of a text written before those to their right")
     one.add_argument("--best-of", type=int, metavar="N", help="the likeliest of N texts")
     for number, sampler in (("noise", "confidence"), ("threshold", "threshold"), ("eta", "remdm")):
