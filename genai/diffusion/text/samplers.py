@@ -67,7 +67,7 @@ class MaskedSampling(TextSampling):
     guidance: Annotated[
         float, Field(ge=0, le=100, description="above 1: texts that hang more on their prompt; 1: none")
     ] = 1.0
-    best_of: Annotated[int, Field(ge=1, le=64, description="texts of which the model's likeliest is kept")] = 1
+    best_of: Annotated[int, Field(ge=1, le=16, description="texts of which the model's likeliest is kept")] = 1
 
     @field_validator("steps", "noise", "threshold", "entropy_bound", "eta")
     @classmethod
