@@ -34,8 +34,12 @@ def main(model: str, prompt: str | None, out: str | None, **changes: Any) -> Non
         given = {key: value for key, value in changes.items() if value is not None}
         if unknown := [key for key in given if key not in loaded.model.Sampling.model_fields]:
             raise UserError(
-                f"--{unknown[0]}: {name} has no such number; it has {', '.join(loaded.model.Sampling.model_fields)}"
+                f"--{unknown[0].replace('_', '-')}: {name} has no such number; "
+                f"it has {', '.join(loaded.model.Sampling.model_fields)}"
             )
-        sampling = validate(loaded.model.Sampling, section["sampling"] | given, "sampling")
+        numbers = section["sampling"]
+        if "sampler" in given:  # what only the section's own sampler reads goes with it
+            numbers = loaded.model.Sampling.of_sampler(numbers | {"sampler": given["sampler"]})
+        sampling = validate(loaded.model.Sampling, numbers | given, "sampling")
         task = load_file("tasks", section["task"], "task")
         print(task.generate(loaded, sampling, prompt, Path(out) if out else None))

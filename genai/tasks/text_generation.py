@@ -162,5 +162,7 @@ def answer(loaded: Loaded, directory: Path, data: Any, sampling: dict[str, Any])
 
     if wrong := [prompt for prompt in data["prompt"] if not isinstance(prompt, str)]:
         raise UserError(f"prompt: {wrong[0]!r} should be a string")
+    if "sampler" in sampling:  # MLflow fills in all that a request leaves out: what its sampler does not read, too
+        sampling = loaded.model.Sampling.of_sampler(sampling)
     settings = validate(loaded.model.Sampling, sampling, "sampling")
     return pd.DataFrame({"text": [texts(loaded, directory, prompt, 1, settings)[0] for prompt in data["prompt"]]})

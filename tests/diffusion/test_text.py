@@ -8,15 +8,8 @@ import torch
 
 from genai.core.config import UserError, validate
 from genai.core.dataset import Description
-from genai.diffusion.text.masked import (
-    MaskedDiffusion,
-    ancestral,
-    categorical,
-    confidence,
-    masked_cross_entropy,
-    nelbo,
-    stratified_counts,
-)
+from genai.diffusion.text.masked import MaskedDiffusion, masked_cross_entropy, nelbo, stratified_counts
+from genai.diffusion.text.samplers import SAMPLERS
 
 V, T, MASK = 3, 3, 3
 STATES = torch.tensor(list(itertools.product(range(V), repeat=T)))  # (27, 3)
@@ -58,18 +51,6 @@ def expected_nelbo(denoiser, x):
     return total
 
 
-def frequencies(x):
-    return torch.bincount((x * V ** torch.arange(T - 1, -1, -1)).sum(1), minlength=V**T) / len(x)
-
-
-def distance(a, b):
-    return 0.5 * (a - b).abs().sum().item()  # total variation
-
-
-def hidden(n, row=(MASK,) * T):
-    return torch.tensor(row).repeat(n, 1)
-
-
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -103,82 +84,6 @@ def test_counts_of_hidden_tokens_are_stratified_and_uniform():
     assert counts.min() == 1 and counts.max() == 7
     assert (torch.bincount(counts.flatten(), minlength=8)[1:] == 400).all()
     assert (counts.diff(dim=1) >= 1).all()
-
-
-def test_categorical_is_the_inverse_of_the_distribution_function():
-    logits = torch.tensor([0.0, 1.0, 2.0, -80.0])
-    u = (torch.arange(100_000) + 0.5) / 100_000
-    for temperature in (0.5, 1.0, 3.0):
-        drawn = categorical(logits.expand(len(u), 4), temperature, u.double())
-        expected = (logits / temperature).softmax(-1)
-        torch.testing.assert_close(torch.bincount(drawn, minlength=4) / len(u), expected, atol=2e-5, rtol=0)
-    assert categorical(logits[None], 1.0, torch.tensor([1 - 2**-53], dtype=torch.float64)) == 2
-
-
-N = 10_000  # samples: the total variation of 27 frequencies is then about 0.02
-
-
-def test_ancestral_sampling_in_many_steps_gives_the_joint_distribution():
-    assert distance(frequencies(ancestral(EXACT, hidden(N), MASK, 100, 1.0, generator())), P) < 0.035
-
-
-def test_ancestral_sampling_in_one_step_gives_the_product_of_the_tempered_marginals():
-    marginals = exact(hidden(1), hidden(1) == MASK)
-    for temperature in (1.0, 0.5):
-        product = (marginals / temperature).softmax(-1)[torch.arange(T), STATES].prod(1)
-        assert distance(product, P) > 0.1
-        assert distance(frequencies(ancestral(EXACT, hidden(N), MASK, 1, temperature, generator())), product) < 0.035
-
-
-def test_ancestral_sampling_reveals_at_an_even_pace():
-    """With t going from 1 to 0 each token's step of revelation is uniform."""
-    calls = []
-
-    def count(tokens, where):
-        calls.append(int(where.sum()))
-        return torch.zeros(calls[-1], V)
-
-    ancestral(count, hidden(N), MASK, 10, 1.0, generator())
-    assert len(calls) == 10 and all(abs(n / (N * T) - 0.1) < 0.008 for n in calls)
-
-
-def test_confidence_sampling_in_random_order_gives_the_joint_distribution():
-    x = confidence(EXACT, hidden(N), MASK, T, 1.0, 1e9, generator())
-    assert distance(frequencies(x), P) < 0.035
-
-
-def test_confidence_sampling_without_noise_at_low_temperature_reveals_the_surest_first():
-    x = [MASK] * T
-    while MASK in x:  # by hand: the largest of all conditional probabilities
-        conditional = exact(torch.tensor([x]), torch.tensor([x]) == MASK)
-        best = int(conditional.max(1).values.argmax())
-        x[[i for i in range(T) if x[i] == MASK][best]] = int(conditional[best].argmax())
-    sampled = confidence(EXACT, hidden(5), MASK, T, 0.01, 0.0, generator())
-    assert (sampled == torch.tensor(x)).all()
-
-
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_confidence_sampling_reveals_equal_numbers(steps):
-    left = []
-
-    def count(tokens, where):
-        left.append(where.sum(1).tolist())
-        return torch.zeros(int(where.sum()), V)
-
-    confidence(count, torch.tensor([[MASK] * 5, [MASK, 0, 0, 0, 0]]), MASK, steps, 1.0, 1.0, generator())
-    assert [n for n, _ in left] == {1: [5], 2: [5, 2], 5: [5, 4, 3, 2, 1]}[steps]
-
-
-@pytest.mark.parametrize("sampler", ["ancestral", "confidence"])
-def test_a_prompt_conditions_the_rest_wherever_it_stands(sampler):
-    x = hidden(N, (MASK, 2, MASK))
-    if sampler == "ancestral":
-        x = ancestral(EXACT, x, MASK, 100, 1.0, generator())
-    else:
-        x = confidence(EXACT, x, MASK, T, 1.0, 1e9, generator())
-    conditional = torch.where(STATES[:, 1] == 2, P, 0)
-    assert (x[:, 1] == 2).all()
-    assert distance(frequencies(x), conditional / conditional.sum()) < 0.035
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +133,9 @@ def test_nats_do_not_depend_on_how_windows_are_batched(model):
     assert together.dtype == torch.float64 and together.shape == (6,)
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "confidence"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samples_depend_on_the_seed_and_not_on_how_many_are_made(model, sampler):
-    sampling = MaskedDiffusion.Sampling(sampler=sampler, steps=8)
+    sampling = MaskedDiffusion.Sampling(**MaskedDiffusion.Sampling.of_sampler({"sampler": sampler, "steps": 8}))
     canvas = torch.full((5, 12), -1)
     x = model.sample(canvas, sampling, generator(3))
     assert torch.equal(x, model.sample(canvas, sampling, generator(3)))
@@ -239,10 +144,10 @@ def test_samples_depend_on_the_seed_and_not_on_how_many_are_made(model, sampler)
     assert x.min() >= 0 and x.max() < 20 and len(x.unique(dim=0)) == 5
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "confidence"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_prompt_is_kept_and_every_gap_filled(model, sampler):
     canvas = torch.where(torch.rand(4, 9, generator=generator()) < 0.5, -1, TOKENS[:4, :9])
-    x = model.sample(canvas, MaskedDiffusion.Sampling(sampler=sampler, steps=4), generator())
+    x = model.sample(canvas, MaskedDiffusion.Sampling(sampler=sampler), generator())
     assert (x[canvas >= 0] == canvas[canvas >= 0]).all() and x.min() >= 0
     full = TOKENS[:, :9]
     assert torch.equal(model.sample(full, MaskedDiffusion.Sampling(sampler=sampler), generator()), full)
@@ -275,12 +180,12 @@ def test_it_learns_a_text_and_says_it_again():
 
 def test_impossible_sampling_names_the_field():
     for values, line in [
-        ({"sampler": "ddim"}, "sample.sampler: 'ddim' should be 'ancestral' or 'confidence'"),
+        ({"sampler": "ddim"}, "sample.sampler: 'ddim' should be 'ancestral', .* or 'remdm'"),
         ({"temperature": 0.0}, "sample.temperature: 0.0 should be greater than 0"),
         ({"step": 3}, "sample.step: unknown key; did you mean steps"),
         ({"steps": 10**7}, "sample.steps: 10000000 should be less than or equal to 1000"),
         ({"length": 10**7}, "sample.length: 10000000 should be less than or equal to 4096"),
-        ({"noise": 1e9}, "sample.noise: 1000000000.0 should be less than or equal to 1000"),
+        ({"sampler": "confidence", "noise": 1e9}, "sample.noise: 1000000000.0 should be less than or equal to 1000"),
         ({"n": 3}, "sample.n: unknown key"),
     ]:
         with pytest.raises(UserError, match=line):

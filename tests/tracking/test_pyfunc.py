@@ -80,6 +80,8 @@ def test_a_prompt_is_answered_with_text_over_http(served):
     assert text.startswith("def ") and len(text) > 4
     assert text == ask("def ") == ask("def ", steps=SAMPLING["steps"])  # the generator's numbers are the defaults
     assert text != ask("def ", seed=1)
+    other = ask("def ", sampler="threshold", threshold=0.5)  # the generator's steps are not its concern
+    assert other.startswith("def ") and other != text
     filled = ask("if [[5]]: pass", temperature=0.5)
     assert filled.startswith("if ") and filled.endswith(": pass")
 

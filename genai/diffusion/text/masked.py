@@ -11,35 +11,20 @@ hidden (RADD shows it). A `denoiser` below is this function:
 
     denoiser(tokens (B, T), where (B, T) bool) -> logits (where.sum(), V)   of the positions `where`, row by row
 
-It has no output for [MASK] and is only asked about hidden positions: MDLM's substitution (SUBS).
+It has no output for [MASK] and is only asked about hidden positions: MDLM's substitution (SUBS). How texts are made
+with it stands in samplers.py.
 """
-
-import math
-from collections.abc import Callable
-from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from genai.core.dataset import Description
-from genai.diffusion.text.transformer import TextSampling, Transformer, TransformerConfig
-
-Denoiser = Callable[[Tensor, Tensor], Tensor]
+from genai.diffusion.text.samplers import Denoiser, MaskedSampling, sample
+from genai.diffusion.text.transformer import Transformer, TransformerConfig
 
 DRAWS = 8  # maskings per window in nats
 PREVIEW_STEPS = 32  # of a text that is shown while it trains
-
-
-class MaskedSampling(TextSampling):
-    """How texts are generated."""
-
-    sampler: Literal["ancestral", "confidence"] = "ancestral"
-    steps: Annotated[int, Field(ge=1, le=1000, description="in which all tokens are revealed")] = 128
-    noise: Annotated[
-        float, Field(ge=0, le=1000, description="confidence: Gumbel noise on the order of revealing; 0 repeats")
-    ] = 8.0
 
 
 class MaskedDiffusion(nn.Module):
@@ -81,9 +66,7 @@ class MaskedDiffusion(nn.Module):
     def sample(self, canvas: Tensor, sampling: MaskedSampling, generator: torch.Generator) -> Tensor:
         """Return the canvas (B, T) with each -1 replaced by a token; the rest, wherever it stands, is kept."""
         x = torch.where(canvas < 0, self.mask, canvas)
-        if sampling.sampler == "ancestral":
-            return ancestral(self.denoise, x, self.mask, sampling.steps, sampling.temperature, generator)
-        return confidence(self.denoise, x, self.mask, sampling.steps, sampling.temperature, sampling.noise, generator)
+        return sample(self.denoise, x, self.mask, sampling, generator)
 
     def preview(self, generator: torch.Generator) -> Tensor:
         """Return the tokens of two texts, revealed in few steps, (2, T)."""
@@ -128,68 +111,3 @@ def nelbo(denoiser: Denoiser, tokens: Tensor, mask: int, draws: int, generator: 
         where = (u[1:].view(draws, T).argsort(-1).argsort(-1) < hidden[:, None]).to(tokens.device)
         estimates.append(T * masked_cross_entropy(denoiser, window.expand(draws, T), where, mask).double().mean())
     return torch.stack(estimates)
-
-
-def categorical(logits: Tensor, temperature: float, u: Tensor) -> Tensor:
-    """Return the token (n,) at quantile u (n,) of softmax(logits / temperature), (n, V), all in float64.
-
-    In float32 the tail is cut off, which acts like a lower temperature (Zheng et al., "Masked diffusion
-    models are secretly time-agnostic masked models and exploit inaccurate categorical sampling", 2024).
-    """
-    # summed on the CPU: CUDA's cumsum is not deterministic, which training forbids
-    cumulative = (logits.double() / temperature).softmax(-1).cpu().cumsum(-1)
-    drawn = torch.searchsorted(cumulative, u.cpu()[:, None] * cumulative[:, -1:], right=True)[:, 0]
-    return drawn.clamp(max=logits.shape[-1] - 1).to(logits.device)
-
-
-def ancestral(
-    denoiser: Denoiser, x: Tensor, mask: int, steps: int, temperature: float, generator: torch.Generator
-) -> Tensor:
-    """Run the reverse process from t = 1 to 0 in equal steps (MDLM's ancestral sampler).
-
-    From t to s a hidden token is revealed with probability (t - s) / t, whatever it will be; so rows
-    in which nothing is revealed need no call of the network. Tokens revealed in one step are
-    drawn independently: more steps, less of that error.
-    """
-    x, noise = x.clone(), uniform(generator, len(x), steps, 2, x.shape[1]).to(x.device)
-    for step in range(steps):
-        reveal, u = noise[:, step].unbind(1)
-        where = (x == mask) & (reveal * (steps - step) < 1)  # (t - s) / t = 1 / (steps - step)
-        rows = where.any(1)
-        if rows.any():
-            x[where] = categorical(denoiser(x[rows], where[rows]), temperature, u[where])
-    return x
-
-
-def confidence(
-    denoiser: Denoiser, x: Tensor, mask: int, steps: int, temperature: float, noise: float, generator: torch.Generator
-) -> Tensor:
-    """Reveal at each step the tokens of which the model is surest (Chang et al., "MaskGIT", 2022).
-
-    In equal numbers, as LLaDA does (Nie et al., 2025). Their order is by log p + noise * Gumbel, the
-    noise falling linearly to zero: without it the surest text is a repetition.
-    """
-    x, random = x.clone(), uniform(generator, len(x), steps, 2, x.shape[1]).to(x.device)
-    for step in range(steps):
-        u, v = random[:, step].unbind(1)
-        where = x == mask
-        if not where.any():
-            break
-        logits = denoiser(x, where)
-        drawn = categorical(logits, temperature, u[where])
-        log_p = logits.double().log_softmax(-1).gather(1, drawn[:, None])[:, 0]
-        gumbel = -(-v[where].clamp(min=1e-300).log()).log()
-        score = torch.full(x.shape, -math.inf, dtype=torch.float64, device=x.device)
-        score[where] = log_p + noise * (1 - (step + 1) / steps) * gumbel
-        n = -(-where.sum(1, keepdim=True) // (steps - step))  # rounded up
-        best = where & (score.argsort(-1, descending=True).argsort(-1) < n)
-        x[best] = x.masked_scatter(where, drawn)[best]
-    return x
-
-
-def uniform(generator: torch.Generator, B: int, *shape: int) -> Tensor:
-    """Return float64 numbers (B, *shape), each row from a generator of its own: a text does not depend on how many
-    are made with it."""
-    seeds = [int(torch.randint(2**31, (), generator=generator)) for _ in range(B)]
-    rows = [torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
-    return torch.stack(rows)
