@@ -402,6 +402,14 @@ def test_confidence_and_margin_reveal_equal_numbers(steps):
         assert [row.tolist() for row in revealed] == [[n] * 500 for n in expected]
 
 
+def test_equal_numbers_are_each_rows_own():
+    canvas = torch.tensor([[MASK] * 4, [MASK, MASK, 0, MASK], [MASK, 0, MASK, 1], [2, 0, MASK, 1]])
+    for sampler, numbers in [(margin, {"steps": 2}), (confidence, {"steps": 2, "noise": 1.0})]:
+        denoiser = Counted()
+        sampler(denoiser, categorical, random(len(canvas)), canvas, MASK, **numbers)
+        assert [where.sum(1).tolist() for _, where in denoiser.asked] == [[4, 3, 2, 1], [2, 1, 1, 0]]
+
+
 def test_a_threshold_of_0_reveals_all_at_once_and_of_1_one_by_one():
     assert reveals(threshold, threshold=0.0).tolist() == [[T] * 500]
     assert (reveals(threshold, threshold=1.0) == 1).all()
