@@ -402,6 +402,14 @@ def test_confidence_and_margin_reveal_equal_numbers(steps):
         assert [row.tolist() for row in revealed] == [[n] * 500 for n in expected]
 
 
+def test_equal_numbers_are_each_rows_own():
+    canvas = torch.tensor([[MASK] * 4, [MASK, MASK, 0, MASK], [MASK, 0, MASK, 1], [2, 0, MASK, 1]])
+    for sampler, numbers in [(margin, {"steps": 2}), (confidence, {"steps": 2, "noise": 1.0})]:
+        denoiser = Counted()
+        sampler(denoiser, categorical, random(len(canvas)), canvas, MASK, **numbers)
+        assert [where.sum(1).tolist() for _, where in denoiser.asked] == [[4, 3, 2, 1], [2, 1, 1, 0]]
+
+
 def test_a_threshold_of_0_reveals_all_at_once_and_of_1_one_by_one():
     assert reveals(threshold, threshold=0.0).tolist() == [[T] * 500]
     assert (reveals(threshold, threshold=1.0) == 1).all()
@@ -455,6 +463,28 @@ def test_the_surest_token_comes_first_by_each_ones_measure(name):
     SAMPLERS[name](denoiser, likeliest, random(len(SOME_HIDDEN)), SOME_HIDDEN, MASK, **MEASURES[name][0])
     changed = denoiser.asked[0][0] != denoiser.asked[1][0]
     assert (changed.sum(1) == 1).all() and changed.int().argmax(1).tolist() == surest(name)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.6, 0.7])
+def test_a_step_reveals_what_is_at_the_threshold_and_the_surest(level):
+    denoiser = Counted()
+    threshold(denoiser, categorical, random(len(SOME_HIDDEN)), SOME_HIDDEN, MASK, threshold=level)
+    expected = (TABLE[number(SOME_HIDDEN, V + 1)].exp().amax(-1) >= level) & (SOME_HIDDEN == MASK)
+    expected[torch.arange(len(SOME_HIDDEN)), surest("threshold")] = True
+    assert torch.equal(denoiser.asked[0][0] != denoiser.asked[1][0], expected) and expected.sum() > len(expected)
+
+
+def test_the_noise_of_confidence_sampling_falls_to_zero():
+    """Its second step of four, from the random numbers: half the noise times Gumbel beside log p of what is drawn."""
+    canvas, noise = PARTLY[(PARTLY == MASK).sum(1) == 3], 1.0
+    denoiser, numbers = Counted(), random(len(canvas))(4, 2, T)
+    confidence(denoiser, categorical, lambda *shape: numbers, canvas, MASK, steps=4, noise=noise)
+    before, after = denoiser.asked[1][0], denoiser.asked[2][0]
+    p, (u, v) = TABLE[number(before, V + 1)].exp(), numbers[:, 1].unbind(1)
+    drawn = (p.cumsum(-1) < u[..., None]).sum(-1)
+    log_p = p.gather(-1, drawn[..., None])[..., 0].log()
+    score = (log_p - noise / 2 * (-v.log()).log()).masked_fill(before != MASK, -math.inf)
+    assert torch.equal((before != after).int().argmax(1), score.argmax(1))
 
 
 def test_the_measures_of_surety_differ():
