@@ -10,8 +10,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 class Baseline(BaseEstimator):
     """What both share: they look at no feature, so that any may be missing."""
 
-    takes = frozenset({"table", "images"})
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
@@ -21,6 +19,7 @@ class Baseline(BaseEstimator):
 class Mean(RegressorMixin, Baseline):
     """Predicts the mean of the training targets: of all constants the one with the least squared error; its R2 is 0."""
 
+    takes = frozenset({"table", "images"})
     task = "regression"
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "Mean":
@@ -42,6 +41,7 @@ class MajorityClass(ClassifierMixin, Baseline):
     Of all constant predictions these have the highest accuracy and the lowest log loss, the entropy of the labels.
     """
 
+    takes = frozenset({"table", "images"})
     task = "classification"
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "MajorityClass":

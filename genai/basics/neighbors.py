@@ -125,8 +125,6 @@ def by_tree(queries: np.ndarray, examples: np.ndarray, k: int) -> tuple[np.ndarr
 class Neighbors(BaseEstimator):
     """What both tasks share: the examples, kept, and the search among them."""
 
-    takes = frozenset({"table", "images"})
-
     def __init__(self, n_neighbors: Count = 5, *, weights: Literal["uniform", "distance"] = "uniform"):
         self.n_neighbors = n_neighbors
         self.weights = weights
@@ -157,6 +155,7 @@ class Neighbors(BaseEstimator):
 class KNeighborsClassifier(ClassifierMixin, Neighbors):
     """The class that most of the n_neighbors nearest examples have, each with equal weight or with 1 / distance."""
 
+    takes = frozenset({"table", "images"})
     task = "classification"
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
@@ -183,6 +182,7 @@ class KNeighborsClassifier(ClassifierMixin, Neighbors):
 class KNeighborsRegressor(RegressorMixin, Neighbors):
     """The mean of the n_neighbors nearest examples, each with equal weight or with 1 / distance."""
 
+    takes = frozenset({"table", "images"})
     task = "regression"
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GridSearchCV, train_test_split
 
 from genai.basics import (
     PCA,
@@ -111,3 +111,10 @@ def test_7_what_can_represent_anything_learns_noise_too(digits):
     linear = LogisticRegression(C=1.0).fit(X, shuffled)
     assert tree.score(X, shuffled) == 1 and margin.score(X, shuffled) > 0.99 and linear.score(X, shuffled) < 0.5
     assert max(model.score(other, labels) for model in (tree, margin, linear)) < 0.2
+
+
+def test_8_held_out_likelihood_knows_signal_from_noise_and_a_share_of_the_variance_does_not():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 9)) + rng.normal(size=(400, 9))
+    assert GridSearchCV(PCA(), {"n_components": range(1, 9)}).fit(X).best_params_ == {"n_components": 3}
+    assert PCA(0.5).fit(X).n_components_ < 3 < PCA(0.9).fit(X).n_components_

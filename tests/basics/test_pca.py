@@ -4,12 +4,8 @@ import numpy as np
 import pytest
 import sklearn.decomposition
 from scipy.stats import multivariate_normal
-from sklearn.datasets import load_digits
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
-from genai.basics import KMeans
 from genai.basics.pca import PCA, scatter
 
 SOLVERS = ["full", "covariance_eigh"]
@@ -106,14 +102,6 @@ def test_the_density_is_that_of_the_gaussian_with_the_models_covariance(n_compon
     expected = multivariate_normal(model.mean_, covariance).logpdf(x)
     np.testing.assert_allclose(model.score_samples(x), expected, rtol=1e-9)
     assert model.score(x) == pytest.approx(sklearn.decomposition.PCA(n_components and k).fit(x).score(x))
-
-
-def test_it_stands_in_a_pipeline_and_held_out_likelihood_chooses_the_number_of_components():
-    x = load_digits().data
-    assert make_pipeline(PCA(2), KMeans(3, random_state=0)).fit(x).predict(x).shape == (len(x),)
-    rng = np.random.default_rng(0)
-    low_rank = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 9)) + 0.1 * rng.normal(size=(400, 9))
-    assert GridSearchCV(PCA(), {"n_components": range(1, 8)}).fit(low_rank).best_params_ == {"n_components": 3}
 
 
 def test_what_is_wrong_is_said_in_one_line():

@@ -375,7 +375,6 @@ class Trees(BaseEstimator):
     impurity_ and n_node_samples_, one entry a node, and offsets_, (T + 1,), between which the nodes of a tree stand.
     """
 
-    takes = frozenset({"table", "images"})
     criterion: str
     max_depth: int | None
     min_samples_split: int
@@ -502,6 +501,8 @@ class DecisionTree(Trees):
 class DecisionTreeClassifier(DecisionTree, Classifier):
     """Grows one tree until its leaves are pure, or as the keywords allow, and prunes it by ccp_alpha."""
 
+    takes = frozenset({"table", "images"})
+
     def __init__(
         self,
         *,
@@ -524,6 +525,8 @@ class DecisionTreeClassifier(DecisionTree, Classifier):
 
 class DecisionTreeRegressor(DecisionTree, Regressor):
     """Grows one tree by squared error, and prunes it by ccp_alpha; a leaf predicts its mean."""
+
+    takes = frozenset({"table", "images"})
 
     def __init__(
         self,

@@ -95,6 +95,8 @@ class RandomForestClassifier(Forest, Classifier):
     With oob_score it learns oob_score_, the accuracy, of oob_decision_function_, (N, K), NaN where every tree saw one.
     """
 
+    takes = frozenset({"table", "images"})
+
     def __init__(
         self,
         n_estimators: Count = 100,
@@ -130,6 +132,8 @@ class RandomForestRegressor(Forest, Regressor):
 
     With oob_score it learns oob_score_, the R2, of oob_prediction_, (N,), NaN where every tree saw an example.
     """
+
+    takes = frozenset({"table", "images"})
 
     def __init__(
         self,
