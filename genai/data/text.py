@@ -138,7 +138,7 @@ def words(text: str) -> list[str]:
 def grams(text: str, n: int) -> Iterable[tuple[str, ...]]:
     """Return the runs of n words of a text."""
     found = words(text)
-    return zip(*(found[i:] for i in range(n)), strict=False)
+    return zip(*(itertools.islice(found, i, None) for i in range(n)), strict=False)
 
 
 def without_copies(documents: dict[str, list[list[str]]]) -> dict[str, list[list[str]]]:
@@ -172,7 +172,7 @@ def overlap(text: str, other: str) -> tuple[float, float]:
     First the share of its paragraphs of NEAR words or more of which NEAR in a row do, then the share of its words that
     lie in a run of VERBATIM words that does.
     """
-    near, verbatim = set(grams(other, NEAR)), set(grams(other, VERBATIM))
+    near, verbatim = (set(grams(text, n)).intersection(grams(other, n)) for n in (NEAR, VERBATIM))
     long = [p for p in text.split("\n\n") if len(words(p)) >= NEAR]
     shared = sum(not near.isdisjoint(grams(p, NEAR)) for p in long)
     copied = np.zeros(len(words(text)), dtype=bool)
