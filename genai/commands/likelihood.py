@@ -21,9 +21,10 @@ DRAWS = 8  # of the hidden tokens, for each share
 WINDOWS = 16  # given to a model at a time; no result depends on it
 BOUND, EXACT, GIVEN = "bound (NELBO)", "left to right", "given the training text"
 IN_ANY_ORDER, AT_ONCE, END = "anywhere, in any order", "anywhere, all at once", "the end, left to right"
-COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "xz": lambda content: lzma.compress(content, preset=9 | lzma.PRESET_EXTREME),
-    "bz2": bz2.compress,
+# how each compresses, and over how many bytes it finds what is alike: xz its dictionary, bz2 one block
+COMPRESSORS: dict[str, tuple[Callable[[bytes], bytes], int]] = {
+    "xz": (lambda content: lzma.compress(content, preset=9 | lzma.PRESET_EXTREME), 64_000_000),
+    "bz2": (bz2.compress, 890_000),
 }
 
 
@@ -66,8 +67,8 @@ def main(names: list[str], windows: int, split: str, out: str | None) -> None:
     tokens, characters, text = held_out(dataset, split, windows)
     measured = [measure(one, tokens, characters) for one in loaded]
     totals, by_share = ([one for ways in kind for one in ways] for kind in zip(*measured, strict=True))
-    train = dataset.text("train")
-    compressed = {name: given(train, text, compress) / len(text) for name, compress in COMPRESSORS.items()}
+    train, coded = dataset.text("train").encode(), text.encode()
+    compressed = {name: given(train, coded, *how) / len(text) for name, how in COMPRESSORS.items()}
     print(f"{data}, {split}: {len(tokens)} windows of {tokens.shape[1]} tokens, {len(text):,} characters\n")
     print(f"{table(totals, compressed)}\n\nbits per hidden character, by the share of a window that is hidden\n")
     print(share_table(by_share))
@@ -138,9 +139,10 @@ def scattered(model: Any, tokens: Any, characters: Any, at_once: bool) -> tuple[
     return torch.stack(bits).numpy(), torch.stack(hidden).numpy()
 
 
-def given(train: str, text: str, compress: Callable[[bytes], bytes]) -> int:
-    """Return by how many bits a compressed training text grows with a text behind it."""
-    return 8 * (len(compress((train + text).encode())) - len(compress(train.encode())))
+def given(train: bytes, text: bytes, compress: Callable[[bytes], bytes], reach: int) -> int:
+    """Return by how many bits a compressed training text, as much of its end as is in reach, grows with a text behind."""
+    seen = train[max(0, len(train) + len(text) - reach) :]
+    return 8 * (len(compress(seen + text)) - len(compress(seen)))
 
 
 def table(totals: list[Measured], compressed: dict[str, float]) -> str:

@@ -119,13 +119,20 @@ def test_the_error_is_of_a_ratio_by_blocks_of_windows():
     assert mean == pytest.approx(1, abs=0.15) and error == pytest.approx(1 / 30, rel=0.35)
 
 
-def test_a_compressor_that_was_given_the_text_needs_little_for_it():
-    assert likelihood.given("é", "abc", lambda content: content) == 24
+def test_a_compressor_that_was_given_the_text_needs_little_for_it_and_no_more_for_much_before():
+    assert likelihood.given(b"\xc3\xa9", b"abc", lambda content: content, 10**6) == 24
     rng = np.random.default_rng(0)
-    text = "".join(rng.choice(list("abcdefgh"), 4000))  # three bits each
-    for compress in likelihood.COMPRESSORS.values():
-        assert 3 * 4000 < likelihood.given("".join(rng.choice(list("abcdefgh"), 4000)), text, compress) < 3.5 * 4000
-        assert likelihood.given(text, text, compress) < 0.7 * 3 * 4000
+    draw = lambda n: bytes(rng.choice(list(b"abcdefgh"), n).astype(np.uint8))  # three bits each
+    text = draw(4000)
+    for compress, reach in likelihood.COMPRESSORS.values():
+        assert 3 * 4000 < likelihood.given(draw(4000), text, compress, reach) < 3.5 * 4000
+        assert likelihood.given(text, text, compress, reach) < 0.7 * 3 * 4000
+    words = [draw(6) for _ in range(200)]
+    say = lambda n: b"".join(words[i] for i in rng.integers(200, size=n))
+    train, text = say(150_000), say(500)  # 900,000 bytes: with them the text would stand in another block of bz2's
+    compress, reach = likelihood.COMPRESSORS["bz2"]
+    assert likelihood.given(train, text, compress, reach) < 0.8 * likelihood.given(train, text, compress, 10**9)
+    assert likelihood.given(b"x" * 50, b"y" * 60, lambda content: content, 40) == 8 * 60
 
 
 def test_it_draws_where_asked_and_reads_test_only_when_asked(here, tmp_path, capsys):
