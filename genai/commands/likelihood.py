@@ -150,8 +150,8 @@ def table(totals: list[Measured], compressed: dict[str, float]) -> str:
     lines = []
     for one in totals:
         mean, error = one.per_character()
-        lines.append(f"{one.name:<22}{one.way:<24}{mean:6.3f} ± {error:.3f}")
-    return "\n".join([*lines, *(f"{name:<22}{GIVEN:<24}{bits:6.3f}" for name, bits in compressed.items())])
+        lines.append(f"{one.name:<21} {one.way:<24}{mean:6.3f} ± {error:.3f}")
+    return "\n".join([*lines, *(f"{name:<21} {GIVEN:<24}{bits:6.3f}" for name, bits in compressed.items())])
 
 
 def share_table(by_share: list[Measured]) -> str:
@@ -159,7 +159,7 @@ def share_table(by_share: list[Measured]) -> str:
     lines = [" " * 46 + "".join(f"{share:>7.0%}" for share in SHARES)]
     for one in by_share:
         mean, error = one.per_character()
-        lines.append(f"{one.name:<22}{one.way:<24}" + "".join(f"{bits:7.3f}" for bits in mean))
+        lines.append(f"{one.name:<21} {one.way:<24}" + "".join(f"{bits:7.3f}" for bits in mean))
         lines.append(f"{'±':>46}" + "".join(f"{bits:7.3f}" for bits in error))
     return "\n".join(lines)
 
