@@ -96,7 +96,11 @@ class KneserNey:
 
     def nats(self, tokens: np.ndarray, generator: Any = None) -> np.ndarray:
         """tokens: (B, T) -> -log p of each window, (B,) float64; the first tokens have shorter contexts."""
-        return -np.log(self.probability(tokens)).sum(1)
+        return self.token_nats(tokens).sum(1)
+
+    def token_nats(self, tokens: np.ndarray) -> np.ndarray:
+        """tokens: (B, T) -> -log p of each token given those before it in its window, (B, T) float64."""
+        return -np.log(self.probability(tokens))
 
 
 def discounts(count: np.ndarray) -> np.ndarray:

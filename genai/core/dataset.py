@@ -4,10 +4,12 @@ data/NAME/description.json                      kind, shapes, classes, vocabular
 data/NAME/card.md                               where it came from, what was done, what was checked
 data/NAME/{train,validation,test}.safetensors   table (encoded) and images: x, y
 data/NAME/{train,validation,test}.txt           text, with tokenizer.json
+data/NAME/documents.json                        text whose documents have names: where each begins
 """
 
 import json
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,6 +25,8 @@ from genai.core.config import Seed, Share, Strict, UserError
 
 Kind = Literal["table", "images", "text"]
 SPLITS = ("train", "validation", "test")
+PART = 1_000_000  # characters that are tokenized at a time
+CUT = re.compile(r"(?<=\S)(?=[ \n])")  # where a part may end
 
 
 class RandomSplit(Strict):
@@ -196,18 +200,43 @@ class Dataset:
         """
         return self._encoded(split)[1]
 
+    def documents(self, split: str) -> dict[str, int]:
+        """Return the character of the split's text at which each document begins, by its name, in their order.
+
+        Raises UserError where the documents have no names.
+        """
+        path = self.directory / "documents.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))[split]
+        except (OSError, ValueError, KeyError):
+            raise UserError(f"{path}: missing or damaged; the documents of this text have no names") from None
+
     def _encoded(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         if split not in self.encoded:
-            text = self.text(split)
-            encoding = self.tokenizer.encode(text)
-            begins, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
-            offsets = np.append(np.maximum(begins, np.append(0, ends)[:-1]), len(text))
-            self.encoded[split] = np.array(encoding.ids, dtype=np.int64), offsets
+            self.encoded[split] = encode(self.tokenizer, self.text(split))
         return self.encoded[split]
 
     @cached_property
     def tokenizer(self):
         return load_tokenizer(self.directory)
+
+
+def encode(tokenizer: Any, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the token ids of a text, (N,) int64, and the character at which each begins, at last its length, (N + 1,).
+
+    Part by part, in memory that does not grow with the text but by these arrays: a byte-level BPE joins no bytes across
+    the beginning of white space, so that the ids are those of the whole.
+    """
+    ids, offsets, start = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], 0
+    while start < len(text):
+        cut = CUT.search(text, start + PART)
+        part = text[start : cut.start() if cut else len(text)]
+        encoding = tokenizer.encode(part)
+        begins, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
+        ids.append(np.array(encoding.ids, dtype=np.int64))
+        offsets.append(start + np.maximum(begins, np.append(0, ends)[:-1]))
+        start += len(part)
+    return np.concatenate(ids), np.append(np.concatenate(offsets), len(text))
 
 
 def read_utf8(path: Path, at: str) -> str:

@@ -1,5 +1,6 @@
 """Texts, your own too: their documents are normalised and dealt to splits, near-copies dropped, a tokenizer learned."""
 
+import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from genai.core.config import Seed, Share, Strict, UserError
-from genai.core.dataset import SPLITS, Description, read_utf8, write_json, write_text
+from genai.core.dataset import SPLITS, Description, encode, read_utf8, write_json, write_text
 
 LONGEST = 2500  # characters, about a printed page: no paragraph is longer
 SECTION = 20_000  # characters of a section of a text that has no documents
@@ -18,13 +19,18 @@ NEAR = 8  # words in a row that make two paragraphs near-duplicates
 VERBATIM = 13  # words in a row that count as copied, as is customary since GPT-3 (Brown et al., 2020, appendix C)
 
 
-class TextConfig(Strict):
-    """How a text is cut into tokens, windows and splits."""
+class Cut(Strict):
+    """How a text is cut into tokens and windows."""
 
     vocabulary_size: Annotated[int, Field(ge=257, le=65536)] = Field(
         description="tokens of the byte-level BPE: the 256 bytes and merges of them"
     )
     window: Annotated[int, Field(ge=2)] = Field(description="tokens in an example")
+
+
+class TextConfig(Cut):
+    """How a text is cut into tokens, windows and splits."""
+
     validation: Share = Field(0.05, description="share of the characters, in whole documents")
     test: Share = Field(0.05, description="share of the characters, in whole documents")
     seed: Seed = Field(0, description="of the documents' assignment to splits")
@@ -132,11 +138,11 @@ def words(text: str) -> list[str]:
 def grams(text: str, n: int) -> Iterable[tuple[str, ...]]:
     """Return the runs of n words of a text."""
     found = words(text)
-    return zip(*(found[i:] for i in range(n)), strict=False)
+    return zip(*(itertools.islice(found, i, None) for i in range(n)), strict=False)
 
 
 def without_copies(documents: dict[str, list[list[str]]]) -> dict[str, list[list[str]]]:
-    """Return the documents of each split, lists of paragraphs, without copies and near-copies.
+    """Return the documents of each split, lists of paragraphs, without copies and near-copies; one may be left empty.
 
     A paragraph is dropped where it stood in its split before or stands in a later one, from validation also where it
     shares NEAR words in a row with test, from training where it does so with either: what is measured is then
@@ -157,7 +163,7 @@ def without_copies(documents: dict[str, list[list[str]]]) -> dict[str, list[list
                     seen.add(key(paragraph))
             kept[split].append(fresh)
         held_out.update(gram for document in kept[split] for paragraph in document for gram in grams(paragraph, NEAR))
-    return {split: [document for document in kept[split] if document] for split in SPLITS}
+    return kept
 
 
 def overlap(text: str, other: str) -> tuple[float, float]:
@@ -166,7 +172,7 @@ def overlap(text: str, other: str) -> tuple[float, float]:
     First the share of its paragraphs of NEAR words or more of which NEAR in a row do, then the share of its words that
     lie in a run of VERBATIM words that does.
     """
-    near, verbatim = set(grams(other, NEAR)), set(grams(other, VERBATIM))
+    near, verbatim = (set(grams(text, n)).intersection(grams(other, n)) for n in (NEAR, VERBATIM))
     long = [p for p in text.split("\n\n") if len(words(p)) >= NEAR]
     shared = sum(not near.isdisjoint(grams(p, NEAR)) for p in long)
     copied = np.zeros(len(words(text)), dtype=bool)
@@ -179,6 +185,12 @@ def overlap(text: str, other: str) -> tuple[float, float]:
 def join(documents: list[list[str]]) -> str:
     """Return documents, lists of paragraphs, as one text."""
     return "".join("".join(document).strip("\n") + "\n\n" for document in documents).strip("\n") + "\n"
+
+
+def begins(documents: list[list[str]]) -> list[int]:
+    """Return the character of the joined text at which each of its documents, none of them empty, begins."""
+    lengths = [len("".join(document).strip("\n")) + 2 for document in documents]
+    return [0, *itertools.accumulate(lengths)][:-1]
 
 
 def learn_tokenizer(text: str, vocabulary_size: int) -> Any:
@@ -203,18 +215,21 @@ def learn_tokenizer(text: str, vocabulary_size: int) -> Any:
     return tokenizer
 
 
-def write(documents: list[str], config: TextConfig, directory: Path, card: str) -> None:
+def write(documents: list[str], config: TextConfig, directory: Path, card: str, names: list[str] | None = None) -> None:
     """Write the splits of the documents, a tokenizer, description and card into `directory`.
 
-    `card` tells title, origin and licence; what was counted and checked is added to it. Raises UserError where
-    there are too few documents for three splits or a split would hold less than one window.
+    `card` tells title, origin and licence; what was counted and checked is added to it. Where the documents have names,
+    documents.json tells where each begins. Raises UserError where there are too few documents for three splits or a
+    split would hold less than one window.
     """
     directory = Path(directory)
     at = f"datasets.{directory.name}"
-    documents = [text for text in map(normalise, documents) if text]
+    named = [(text, name) for text, name in zip(map(normalise, documents), names or documents, strict=True) if text]
+    documents = [text for text, _ in named]
     dealt = deal([len(text) for text in documents], config)
     before = {s: [paragraphs(t) for t, d in zip(documents, dealt, strict=True) if d == s] for s in SPLITS}
-    after = without_copies(before)
+    kept = without_copies(before)
+    after = {split: [document for document in kept[split] if document] for split in SPLITS}
     if empty := [split for split in SPLITS if not after[split]]:
         total = sum(map(len, documents))
         raise UserError(
@@ -222,18 +237,14 @@ def write(documents: list[str], config: TextConfig, directory: Path, card: str) 
             "give more or shorter documents, or it a larger share"
         )
     splits = {split: join(after[split]) for split in SPLITS}
-    tokenizer = learn_tokenizer(splits["train"], config.vocabulary_size)
-    counts = {}
-    for split, text in splits.items():
-        ids = tokenizer.encode(text).ids
-        counts[split] = len(ids)
-        if len(ids) < config.window:
-            raise UserError(f"{at}.window: {config.window} tokens are more than the {split} split has ({len(ids)})")
-        assert tokenizer.decode(ids, skip_special_tokens=False) == text, "byte-level BPE is lossless"
-    for split, text in splits.items():
-        write_text(directory / f"{split}.txt", text)
-    write_text(directory / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
-    size = tokenizer.get_vocab_size()
+    size, counts = write_splits(splits, config, directory)
+    if names:
+        where = {}
+        for split in SPLITS:
+            of_split = [name for (_, name), d in zip(named, dealt, strict=True) if d == split]
+            not_empty = [name for name, document in zip(of_split, kept[split], strict=True) if document]
+            where[split] = dict(zip(not_empty, begins(after[split]), strict=True))
+        write_json(directory / "documents.json", where)
     raw = {split: join(before[split]) for split in SPLITS}
     rows = [
         f"| {split} | {len(after[split]):,} | {len(raw[split]):,} | {len(splits[split]):,} | {counts[split]:,} |"
@@ -269,5 +280,25 @@ Near: paragraphs of {NEAR} words or more of which {NEAR} in a row stand in the o
 run of {VERBATIM} that does. Both count over the other's running text, so that runs across the end of a paragraph count too.
 """,
     )
+
+
+def write_splits(splits: dict[str, str], config: Cut, directory: Path) -> tuple[int, dict[str, int]]:
+    """Write the splits' texts, a tokenizer learned on training and the description; return its size and their tokens.
+
+    Raises UserError where a split would hold less than one window.
+    """
+    tokenizer = learn_tokenizer(splits["train"], config.vocabulary_size)
+    size, counts = tokenizer.get_vocab_size(), {}
+    for split, text in splits.items():
+        ids, _ = encode(tokenizer, text)
+        counts[split] = len(ids)
+        if len(ids) < config.window:
+            at = f"datasets.{directory.name}.window"
+            raise UserError(f"{at}: {config.window} tokens are more than the {split} split has ({len(ids)})")
+        assert tokenizer.decode(ids.tolist(), skip_special_tokens=False) == text, "byte-level BPE is lossless"
+    for split, text in splits.items():
+        write_text(directory / f"{split}.txt", text)
+    write_text(directory / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
     description = Description(kind="text", shape=[config.window], vocabulary_size=size)
     write_json(directory / "description.json", description.model_dump())
+    return size, counts

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from genai.core import dataset
 from genai.core.config import UserError
 from genai.core.dataset import (
     Dataset,
@@ -142,6 +143,38 @@ def test_a_token_begins_at_the_character_after_those_whose_bytes_began_before_it
         assert data.offsets("train").dtype == np.int64 and data.offsets("train")[-1] == length
         apart += np.count_nonzero(np.diff(data.offsets("train")) == 0)
     assert apart > 100  # characters whose bytes stand in several tokens were among them
+
+
+def test_a_text_tokenized_in_parts_has_the_tokens_of_the_whole(monkeypatch):
+    rng = np.random.default_rng(0)
+    pieces = [
+        "it's",
+        " ",
+        "  ",
+        "\n",
+        "\n\n",
+        "\t",
+        "naïve",
+        "日本語",
+        "🙂",
+        "x1",
+        "...",
+        "\u00a0",
+        "\u3000",
+        "é",
+        "1 000",
+    ]
+    text = "".join(rng.choice(pieces, 3000))
+    tokenizer = learn_tokenizer(text, 400)
+    monkeypatch.setattr(dataset, "PART", 10**9)
+    ids, offsets = dataset.encode(tokenizer, text)
+    assert ids.tolist() == tokenizer.encode(text).ids
+    for size in (1, 7, 100):
+        monkeypatch.setattr(dataset, "PART", size)
+        for whole, parts in zip((ids, offsets), dataset.encode(tokenizer, text), strict=True):
+            np.testing.assert_array_equal(whole, parts)
+    monkeypatch.setattr(dataset, "PART", 5)
+    assert [array.tolist() for array in dataset.encode(tokenizer, "")] == [[], [0]]
 
 
 def test_a_split_is_encoded_once(text):

@@ -83,7 +83,7 @@ def test_near_duplicates_are_dropped_from_what_is_learned_from_and_not_from_what
         "test": [[said, said, "end"]],
     }
     kept = text.without_copies(documents)
-    assert kept == {"train": [[fine, "other"]], "validation": [["more"]], "test": [[said, "end"]]}
+    assert kept == {"train": [[fine, "other"], []], "validation": [["more"]], "test": [[said, "end"]]}
 
 
 def test_the_overlap_is_what_a_search_word_by_word_finds():
@@ -97,6 +97,25 @@ def test_the_overlap_is_what_a_search_word_by_word_finds():
     words = test.split()
     copied = {j for i, run in enumerate(runs(words, 13)) if f" {run} " in stream for j in range(i, i + 13)}
     assert text.overlap(test, train) == (pytest.approx(near), pytest.approx(len(copied) / len(words)))
+
+
+def test_named_documents_are_found_where_they_begin(tmp_path):
+    documents = stories()
+    documents.insert(5, "")  # nothing is left of it
+    names = [f"story {i}" for i in range(len(documents))]
+    text.write(documents, config(), tmp_path, "# card", names)
+    data, found = Dataset(tmp_path), {}
+    for split in SPLITS:
+        content, begins = data.text(split), data.documents(split)
+        ends = [*begins.values(), len(content) + 1][1:]
+        found |= {name: content[b : e - 2] for (name, b), e in zip(begins.items(), ends, strict=True)}
+    assert found == {n: text.normalise(d) for n, d in zip(names, documents, strict=True) if d}
+
+
+def test_a_text_without_names_says_so(tmp_path):
+    text.write(stories(), config(), tmp_path, "# card")
+    with pytest.raises(UserError, match="documents.json: missing or damaged; the documents of this text have no names"):
+        Dataset(tmp_path).documents("test")
 
 
 def test_the_card_tells_the_overlap_before_and_after(tmp_path):

@@ -8,7 +8,8 @@ import torch
 
 from genai.core.config import UserError, validate
 from genai.core.dataset import Description
-from genai.diffusion.text.masked import MaskedDiffusion, masked_cross_entropy, nelbo, stratified_counts
+from genai.diffusion.text import masked
+from genai.diffusion.text.masked import MaskedDiffusion, chain_rule, masked_cross_entropy, nelbo, stratified_counts
 from genai.diffusion.text.samplers import SAMPLERS
 
 V, T, MASK = 3, 3, 3
@@ -79,6 +80,42 @@ def test_the_estimate_has_no_noise_where_the_denoiser_has_none():
     )
 
 
+def code_lengths(denoiser, x):
+    """-log p of each text in each order of revealing its tokens, one by one, (T!, N)."""
+    lengths = []
+    for order in itertools.permutations(range(T)):
+        total = torch.zeros(len(x), dtype=torch.float64)
+        for step, i in enumerate(order):
+            where = torch.zeros(len(x), T, dtype=torch.bool)
+            where[:, list(order[step:])] = True
+            asked = torch.zeros_like(where)
+            asked[:, i] = True
+            logits = denoiser(torch.where(where, MASK, x), asked)
+            total += torch.nn.functional.cross_entropy(logits.double(), x[:, i], reduction="none")
+        lengths.append(total)
+    return torch.stack(lengths)
+
+
+def test_from_left_to_right_an_exact_denoiser_gives_the_conditionals_of_the_joint():
+    nats = chain_rule(EXACT, STATES, MASK)
+    torch.testing.assert_close(nats.sum(1), -P.log())
+    marginal = torch.stack([P[STATES[:, 0] == v].sum() for v in range(V)])
+    torch.testing.assert_close(nats[:, 0], -marginal.log()[STATES[:, 0]])
+
+
+def test_the_chain_rule_is_a_distribution_even_of_a_wrong_denoiser_and_one_of_the_orders():
+    nats = chain_rule(WRONG, STATES, MASK).sum(1)
+    torch.testing.assert_close((-nats).exp().sum(), torch.tensor(1.0, dtype=torch.float64))
+    torch.testing.assert_close(nats, code_lengths(WRONG, STATES)[0])  # (0, 1, 2), the first permutation
+
+
+def test_the_bound_is_the_mean_code_length_of_all_orders_and_above_the_mixture_of_them():
+    lengths = code_lengths(WRONG, STATES)
+    torch.testing.assert_close(lengths.mean(0), expected_nelbo(WRONG, STATES))
+    mixture = -torch.logsumexp(-lengths, 0) + math.log(len(lengths))  # -log p of the model that draws its order
+    assert (lengths.mean(0) > mixture).all() and lengths.std(0).max() > 0.1
+
+
 def test_counts_of_hidden_tokens_are_stratified_and_uniform():
     counts = torch.stack([stratified_counts(torch.tensor((i + 0.5) / 700), 4, 7) for i in range(700)])
     assert counts.min() == 1 and counts.max() == 7
@@ -133,6 +170,25 @@ def test_nats_do_not_depend_on_how_windows_are_batched(model):
     assert together.dtype == torch.float64 and together.shape == (6,)
 
 
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_the_chain_rule_does_not_depend_on_how_windows_are_batched(model, size, monkeypatch):
+    windows = TOKENS.repeat(11, 1)
+    together = torch.cat([model.token_nats(part) for part in windows.split(size)])
+    assert torch.equal(together, model.token_nats(TOKENS).repeat(11, 1)) and together.dtype == torch.float64
+    monkeypatch.setattr(masked, "ROWS", size)  # of one window
+    torch.testing.assert_close(model.token_nats(TOKENS), together[:6], atol=1e-5, rtol=1e-5)
+
+
+def test_the_chain_rule_sees_what_stands_before_and_nothing_else(model):
+    nats = model.token_nats(TOKENS)
+    for t in (0, 4, 11):
+        changed = TOKENS.clone()
+        changed[:, t] = (changed[:, t] + 7) % 20
+        other = model.token_nats(changed)
+        assert torch.equal(other[:, :t], nats[:, :t])
+        assert not torch.isclose(other[:, t:], nats[:, t:]).all(0).any()
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samples_depend_on_the_seed_and_not_on_how_many_are_made(model, sampler):
     sampling = MaskedDiffusion.Sampling(**MaskedDiffusion.Sampling.of_sampler({"sampler": sampler, "steps": 8}))
@@ -176,6 +232,49 @@ def test_it_learns_a_text_and_says_it_again():
     assert model.nats(windows[:20], generator()).mean() < math.log(5) + 1.0
     x = model.sample(torch.full((20, 10), -1), MaskedDiffusion.Sampling(steps=30, temperature=0.5), generator())
     assert ((x.diff(dim=1) % 5) == 1).float().mean() > 0.9
+
+
+def test_the_bound_and_the_chain_rule_come_down_to_the_entropy_of_a_language():
+    """Words 001 and 1, each with probability 1/2: a bit a word, of two letters on average, so half a bit a letter.
+
+    A window begins anywhere in a word, which adds a bit or so: the truth is what the language itself takes for it.
+    """
+    torch.manual_seed(0)
+    T = 32
+    language = torch.tensor([int(c) for _ in range(3000) for c in ("001", "1")[int(torch.rand(()) < 0.5)]])
+    windows = language.unfold(0, T, 1)
+    model = MaskedDiffusion(
+        MaskedDiffusion.Config(layers=1, width=32, heads=2), Description(kind="text", shape=[T], vocabulary_size=2)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(300):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * (1 - step / 300)
+        loss = model.loss({"tokens": windows[torch.randint(len(windows) - 700, (64,))]})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    held = windows[-640::16]
+    truth = word_entropy(held) / math.log(2)
+    with torch.no_grad():
+        bound, exact = (x.mean() / math.log(2) for x in (model.nats(held, generator()), model.token_nats(held).sum(1)))
+    assert truth.mean() == pytest.approx(0.5 * T + 0.5, abs=1)
+    assert truth.mean() < exact < bound < 1.08 * truth.mean() and exact < 1.04 * truth.mean()
+
+
+def word_entropy(windows):
+    """-log p of windows of the language of the words 001 and 1 that begin anywhere, by the forward algorithm, in nats.
+
+    States: at a word's begin, after 0, after 00; how often a letter finds the language in each is 1/2, 1/4, 1/4.
+    """
+    emit = torch.tensor([[[0, 0.5, 0], [0, 0, 1], [0, 0, 0]], [[0.5, 0, 0], [0, 0, 0], [1, 0, 0]]], dtype=torch.float64)
+    nats = []
+    for window in windows:
+        state = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+        for letter in window:
+            state = state @ emit[letter]
+        nats.append(-state.sum().log())
+    return torch.stack(nats)
 
 
 def test_impossible_sampling_names_the_field():

@@ -47,8 +47,12 @@ class Autoregressive(nn.Module):
 
     def nats(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """tokens: (B, T) -> -log p of each window, (B,) float64. Exact: the generator is not used."""
+        return self.token_nats(tokens).sum(1)
+
+    def token_nats(self, tokens: Tensor) -> Tensor:
+        """tokens: (B, T) -> -log p of each token given those before it, (B, T) float64."""
         logits = self.logits(tokens).double()
-        return F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none").sum(1)
+        return F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
 
     def sample(self, canvas: Tensor, sampling: TextSampling, generator: torch.Generator) -> Tensor:
         """Return the canvas (B, T) with each -1 replaced by a token, drawn from left to right.

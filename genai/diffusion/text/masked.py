@@ -24,6 +24,7 @@ from genai.diffusion.text.samplers import Denoiser, MaskedSampling, sample
 from genai.diffusion.text.transformer import Transformer, TransformerConfig
 
 DRAWS = 8  # maskings per window in nats
+ROWS = 128  # masked windows that the denoiser is given at a time in chain_rule; no result depends on it
 PREVIEW_STEPS = 32  # of a text that is shown while it trains
 
 
@@ -62,6 +63,10 @@ class MaskedDiffusion(nn.Module):
     def nats(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
         """tokens: (B, T) -> an unbiased estimate of each window's NELBO, (B,) float64."""
         return nelbo(self.denoise, tokens, self.mask, DRAWS, generator)
+
+    def token_nats(self, tokens: Tensor) -> Tensor:
+        """tokens: (B, T) -> -log p of each token given those before it, (B, T) float64."""
+        return chain_rule(self.denoise, tokens, self.mask)
 
     def sample(self, canvas: Tensor, sampling: MaskedSampling, generator: torch.Generator) -> Tensor:
         """Return the canvas (B, T) with each -1 replaced by a token; the rest, wherever it stands, is kept."""
@@ -111,3 +116,23 @@ def nelbo(denoiser: Denoiser, tokens: Tensor, mask: int, draws: int, generator: 
         where = (u[1:].view(draws, T).argsort(-1).argsort(-1) < hidden[:, None]).to(tokens.device)
         estimates.append(T * masked_cross_entropy(denoiser, window.expand(draws, T), where, mask).double().mean())
     return torch.stack(estimates)
+
+
+def chain_rule(denoiser: Denoiser, tokens: Tensor, mask: int) -> Tensor:
+    """Return the code length of each token from left to right, in nats, (B, T) float64.
+
+    Position t is asked for with t and all after it hidden: -log p(x_t | x_1 ... x_{t-1}), so that a row's sum is -log p
+    of the window exactly, for a model that writes in this order. The NELBO is the mean code length over all orders; a
+    denoiser whose conditionals are those of one joint distribution has the same for each.
+
+    Each window by itself, its T masked copies together: the result does not depend on which windows come together.
+    """
+    T = tokens.shape[1]
+    hidden = torch.ones(T, T, dtype=torch.bool, device=tokens.device).triu()  # row t hides t and what follows
+    asked = torch.eye(T, dtype=torch.bool, device=tokens.device)
+    nats = []
+    for window in tokens:
+        for rows in torch.arange(T, device=tokens.device).split(ROWS):
+            logits = denoiser(torch.where(hidden[rows], mask, window), asked[rows])
+            nats.append(F.cross_entropy(logits.double(), window[rows], reduction="none"))
+    return torch.cat(nats).view(tokens.shape)
