@@ -53,7 +53,7 @@ def accuracy(config: dict[str, Any], numbers: dict[str, Any], x: np.ndarray, y: 
     for train, held_out in folds.split(x, y):
         model = trained(config, training, x[train], y[train])
         prediction = model.predict_proba(torch.from_numpy(x[held_out])).argmax(1).numpy()
-        right += np.count_nonzero(prediction == y[held_out])
+        right += int(np.count_nonzero(prediction == y[held_out]))
     return right / len(y), (time.process_time() - start) / folds.n_splits
 
 
