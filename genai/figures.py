@@ -1,6 +1,7 @@
 """How every figure looks: a palette for all kinds of colour vision, the same bytes every time; what several draw."""
 
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ STEPS = 100  # of a plane's sides at which a model is asked
 POINTS = 500  # drawn of a cloud whose points are marked one by one
 DENSITY = 13  # letters to an inch of a table
 COLUMNS = 5  # pictures in a row of examples
+CAPTION = 15  # letters in a line above each
 
 
 # What DVC plots of a task: of each kind of plot the names of the columns, then the rows
@@ -213,9 +215,13 @@ def examples(description: Description, x: np.ndarray, train: np.ndarray, told: d
 
 
 def pictures(x: np.ndarray, captions: list[str], title: str) -> Any:
-    """Draw images x (N, C, H, W) in [0, 1], COLUMNS in a row, each under its caption."""
+    """Draw images x (N, C, H, W) in [0, 1], COLUMNS in a row, each under its caption, in lines as long as it is wide."""
     rows = -(-len(x) // COLUMNS)
-    figure, axes = new(1.32 * rows + 0.6, rows, COLUMNS, width=HALF, squeeze=False)
+    captions = [
+        textwrap.fill(c.replace(" %", "\N{NO-BREAK SPACE}%"), CAPTION, break_on_hyphens=False) for c in captions
+    ]
+    lines = 1 + max(caption.count("\n") for caption in captions)
+    figure, axes = new((1.18 + 0.14 * lines) * rows + 0.6, rows, COLUMNS, width=HALF, squeeze=False)
     figure.suptitle(title, fontsize=11)
     for ax in axes.flat:
         ax.axis("off")

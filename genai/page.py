@@ -62,6 +62,8 @@ def html(root: Path, board: list[leaderboard.Row]) -> str:
 
     of_topic: dict[str, dict[str, list[leaderboard.Row]]] = {}
     for row in board:
+        if row["experiment"] != row["recipe"]:
+            continue  # another seed, whose figures look like those of the first
         of_topic.setdefault(row["topic"], {}).setdefault(row["experiment"], []).append(row)
     topics = {
         key: (TOPICS.get(key, key), {name: (own, figures_of(root, name)) for name, own in of_topic[key].items()})

@@ -255,7 +255,7 @@ def coordinate_descent(
 class ElasticNet(LinearModel):
     """Minimises |y - X w - b|^2 / 2N + alpha (l1_ratio |w|_1 + (1 - l1_ratio) |w|^2 / 2). FHT (1), (2).
 
-    The corners of |w|_1 set coefficients to 0 exactly. l1_ratio 0 is Ridge(alpha * N), without iterations.
+    The corners of |w|_1 set coefficients to 0 exactly. For l1_ratio towards 0 it is Ridge(alpha * N).
     """
 
     takes = frozenset({"table", "images"})

@@ -52,15 +52,7 @@ every = pytest.mark.parametrize("name", NAMES)
 ignored = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="Boosting has `takes`"))
-        if name.startswith("Hist")
-        else name
-        for name in NAMES
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_only_what_can_be_built_says_what_it_takes(name):
     """A class with `takes` may be named in params.yaml, and stands in its schema."""
     assert {c.__name__ for c in getattr(genai.basics, name).__mro__ if "takes" in vars(c)} <= set(NAMES)

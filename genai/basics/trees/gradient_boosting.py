@@ -296,7 +296,6 @@ class Boosting(BaseEstimator):
     baseline_, (T,); n_iter_; train_score_ and validation_score_, minus the mean loss from the baseline on.
     """
 
-    takes = frozenset({"table", "images"})
     learning_rate: float
     max_iter: int
     max_leaf_nodes: int | None
@@ -391,6 +390,7 @@ class Boosting(BaseEstimator):
 class HistGradientBoostingClassifier(ClassifierMixin, Boosting):
     """Log loss: one tree an iteration for two classes, one a class for more; missing values are NaN."""
 
+    takes = frozenset({"table", "images"})
     task = "classification"
 
     def __init__(
@@ -447,6 +447,7 @@ class HistGradientBoostingClassifier(ClassifierMixin, Boosting):
 class HistGradientBoostingRegressor(RegressorMixin, Boosting):
     """Squared error; missing values are NaN."""
 
+    takes = frozenset({"table", "images"})
     task = "regression"
 
     def __init__(
