@@ -77,7 +77,9 @@ def test_pictures_stand_under_their_captions(tmp_path):
     told = {"class": list("abababa"), "confidence": [f"{i} %" for i in range(7)]}
     figure = figures.examples(description, x, x, told, "title")
     titles = [ax.get_title() for ax in figure.axes if ax.images]
-    assert titles == [f"{c}, {i} %" for i, c in enumerate("abababa")]
+    assert titles == [f"{c}, {i}\N{NO-BREAK SPACE}%" for i, c in enumerate("abababa")]
+    figure = figures.pictures(x[:1], ["a class of → another long name, 97 %"], "title")
+    assert max(map(len, figure.axes[0].get_title().split("\n"))) <= figures.CAPTION
 
 
 @pytest.mark.parametrize("names", [list("ab"), ["cat", "a very long name of a class"]])
