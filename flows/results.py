@@ -24,7 +24,8 @@ def as_markdown(path: Path) -> str:
         body = re.search("<body>(.*)</body>", path.read_text(encoding="utf-8"), re.DOTALL)
         return re.sub(r"\n\s*\n", "\n", body[1]) if body else ""  # Markdown takes HTML up to the next empty line
     parts = []
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    files = sorted(path.rglob("*"), key=lambda file: (len(file.parts), file))  # what lies in no inner folder first
+    for file in files if path.is_dir() else [path]:
         if file.suffix == ".md" and file.is_file():
             parts.append(file.read_text(encoding="utf-8"))
         elif file.suffix == ".png" and file.is_file():

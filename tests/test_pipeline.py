@@ -121,7 +121,7 @@ def test_sampling_by_hand_leaves_the_stages_outputs_alone(by_flow):
         (["sample", "text_diffusion", "--steps", "0"], "sampling.steps: 0 should be greater"),
         (["sample", "text_diffusion", "--steps", "10000000"], "sampling.steps: 10000000 should be less"),
         (["sample", "text_diffusion", "--temperature", "-1"], "sampling.temperature: -1.0 should be greater"),
-        (["sample", "text_diffusion", "--guidance", "2"], "--guidance: text_diffusion has no such number"),
+        (["sample", "text_autoregressive", "--guidance", "2"], "--guidance: text_autoregressive has no such number"),
         (["sample", "text_autoregressive", "--prompt", "a [[3]] b"], "prompt: "),
         (["sample", "cnn"], "'cnn' is not in generators of params.yaml"),
         (["sample", "image_diffusion", "--prompt", "seven"], "an image model takes none"),
