@@ -126,7 +126,7 @@ def test_schedule_rises_stays_and_falls_to_zero():
 
 def test_every_parameter_has_one_optimizer_and_muon_only_hidden_matrices():
     model = Toy()
-    adamw, muon = make_optimizers(model, settings())
+    adamw, muon = make_optimizers(model, settings(), bf16=False)
     owned = [p for optimizer in (adamw, muon) for group in optimizer.param_groups for p in group["params"]]
     assert len(owned) == len({id(p) for p in owned}) == len(list(model.parameters()))
     assert [p is model.hidden.weight for p in muon.param_groups[0]["params"]] == [True]
@@ -298,10 +298,31 @@ def test_previews_of_an_abandoned_training_go_and_those_of_a_resumed_one_stay(tm
     assert old.exists()
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "faster"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "AMD Ryzen", "avx512_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_for_processors_that_are_faster_in_it(capabilities, faster, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert devices.has_bf16(torch.device("cpu")) is faster
+
+
+def test_denormal_numbers_are_flushed_in_training(tmp_path):
+    torch.set_flush_denormal(False)
+    run(tmp_path, steps=1)
+    assert torch.tensor([1e-40]).mul(1.0).item() == 0
+
+
 class Exact(Toy):
     """Without draws and without statistics of a batch, which differ between shares of it."""
 
-    changes: ClassVar = {"steps": 30, "muon_learning_rate": None}  # Muon computes in bfloat16
+    changes: ClassVar = {"steps": 30}
 
     def __init__(self):
         super().__init__()

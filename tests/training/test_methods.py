@@ -16,6 +16,7 @@ import genai
 from genai.core.config import UserError, validate
 from genai.core.dataset import Dataset, Description, write_arrays, write_json
 from genai.training.environment import environment
+from genai.training.gradient_descent import devices
 from genai.training.gradient_descent.train import descend
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def test_the_environment_says_what_the_last_bits_depend_on():
     numbers = NUMBERS["gradient_descent"]
     trained = [environment(gradient_descent.Config(**numbers, bf16=bf16)) for bf16 in (True, False)]
     assert trained[0]["torch"] == torch.__version__ and trained[0]["processes"] == 1
-    assert trained[0]["bf16"] is (torch.cpu._is_avx512_bf16_supported() or torch.cuda.is_available())
+    assert trained[0]["bf16"] is devices.has_bf16(devices.device())
     assert trained[1]["bf16"] is False
 
 

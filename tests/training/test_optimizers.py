@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from genai.training.gradient_descent.muon import Muon
 from genai.training.gradient_descent.optimizers import make_optimizers, set_rates
 from genai.training.gradient_descent.train import Config
 
@@ -17,11 +18,11 @@ class Network(nn.Module):
         self.head = nn.Linear(3, 2)
 
 
-def steps(parameter_of, n=6, **changes):
+def steps(parameter_of, n=6, bf16=False, **changes):
     """Return the weights of a parameter before and after each of n steps on drawn gradients, and those gradients."""
     torch.manual_seed(0)
     model = Network().double()
-    optimizers = make_optimizers(model, Config(**(NUMBERS | changes)))
+    optimizers = make_optimizers(model, Config(**(NUMBERS | changes)), bf16)
     set_rates(optimizers, 0.5)  # as the schedule would: the rate is half the peak
     weights, gradients = [parameter_of(model).detach().numpy().copy()], []
     for _ in range(n):
@@ -80,9 +81,27 @@ def test_the_head_has_its_own_rate_and_no_decay():
 def test_muon_is_its_update_rule():
     weights, gradients = steps(lambda model: model.hidden.weight, muon_learning_rate=0.04, weight_decay=0.1)
     expected = muon(weights[0], gradients, 0.02, 0.1)
-    # torch orthogonalises in bfloat16, whose relative error is 2^-8
-    np.testing.assert_allclose(weights[-1], expected, atol=0.02 * np.abs(expected - weights[0]).max() + 1e-3)
+    np.testing.assert_allclose(weights[-1], expected, atol=1e-12)
     assert np.abs(weights[-1] - weights[0]).max() > 0.03
+    weights, _ = steps(lambda model: model.hidden.weight, bf16=True, muon_learning_rate=0.04, weight_decay=0.1)
+    difference = np.abs(weights[-1] - expected).max()
+    assert 0 < difference < 0.02 * np.abs(expected - weights[0]).max() + 1e-3  # a relative error of 2^-8 each
+
+
+def test_muon_takes_matrices_of_a_shape_together_and_each_as_if_alone():
+    torch.manual_seed(0)
+    matrices = [nn.Parameter(torch.randn(shape)) for shape in ((4, 6), (6, 4), (4, 6), (5, 5))]
+    alone = [nn.Parameter(matrix.detach().clone()) for matrix in matrices]
+    for one, other in zip(matrices, alone, strict=True):
+        one.grad = torch.randn_like(one)
+        other.grad = one.grad.clone()
+    together = Muon(matrices, 0.1, 0.1, bf16=False)
+    apart = [Muon([matrix], 0.1, 0.1, bf16=False) for matrix in alone]
+    for _ in range(2):
+        for optimizer in [together, *apart]:
+            optimizer.step()
+    for one, other in zip(matrices, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_newton_and_schulz_bring_singular_values_near_one_and_keep_the_directions():

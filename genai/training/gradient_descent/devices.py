@@ -18,10 +18,16 @@ def device() -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Say whether the device computes in bfloat16 (emulated, it would be slower than float32)."""
+    """Say whether the device computes faster in bfloat16 than in float32.
+
+    Of the processors that know it by AVX-512 alone, AMD's multiply twice as fast in it and Intel's half as fast; with
+    AMX Intel's are the faster ones, too. Not measured here: the answer is to be the same at each start.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    amd = has.get("avx512_bf16", False) and has["cpu_name"].startswith("AMD")
+    return amd or has.get("amx_bf16", False)
 
 
 def world_size() -> int:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from genai.training.gradient_descent.muon import Muon
+
 if TYPE_CHECKING:
     from genai.training.gradient_descent.train import Config
 
@@ -20,8 +22,8 @@ def schedule(step: int, config: "Config") -> float:
     return min(rise, fall, 1.0)
 
 
-def make_optimizers(model: nn.Module, config: "Config") -> list[torch.optim.Optimizer]:
-    """Return AdamW, and Muon (Jordan et al., 2024) for the hidden matrices where its rate is set.
+def make_optimizers(model: nn.Module, config: "Config", bf16: bool) -> list[torch.optim.Optimizer]:
+    """Return AdamW, and Muon for the hidden matrices where its rate is set, computing in bfloat16 with `bf16`.
 
     Embeddings and the `head` learn at `embedding_learning_rate`. Decay of weights is for matrices only.
     """
@@ -42,7 +44,7 @@ def make_optimizers(model: nn.Module, config: "Config") -> list[torch.optim.Opti
         optimizers.append(torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True))
     if muon:
         assert config.muon_learning_rate is not None
-        optimizers.append(torch.optim.Muon(muon, lr=config.muon_learning_rate, weight_decay=decay))
+        optimizers.append(Muon(muon, config.muon_learning_rate, decay, bf16))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]

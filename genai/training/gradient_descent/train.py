@@ -55,7 +55,7 @@ class Config(Strict):
     )
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest norm of the gradient")
     ema: Fraction | None = Field(None, description="decay of the weights' moving average; null: none")
-    bf16: bool = Field(False, description="autocast to bfloat16 where the device has it")
+    bf16: bool = Field(False, description="autocast to bfloat16 where the device is faster in it")
     validate_every: Count = 50
 
 
@@ -99,6 +99,8 @@ def descend(
     not fit the data; SystemExit(143) or KeyboardInterrupt after SIGTERM or SIGINT, checkpoint written.
     """
     torch.set_num_threads(config.threads)
+    # momentum of units that have died decays for ever, and a product of denormal numbers takes a hundred times as long
+    torch.set_flush_denormal(True)
     device = devices.device()
     rank, world = devices.join(device)
     n = len(next(iter(arrays.values())))
@@ -109,13 +111,13 @@ def descend(
         )
     fingerprint = f"{fingerprint} {world}"  # the batch norm and the draws of each share are its own
     model.to(device).train()
-    optimizers = make_optimizers(model, config)
+    bf16 = config.bf16 and devices.has_bf16(device)
+    optimizers = make_optimizers(model, config, bf16)
     average = None
     if config.ema is not None:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     result = average.module if average is not None else model
     loss_of: Any = model.loss if world == 1 else nn.parallel.DistributedDataParallel(devices.Loss(model))
-    bf16 = config.bf16 and devices.has_bf16(device)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
     parameters = list(model.parameters())  # once: it takes as long as all that is watched at each step
 
