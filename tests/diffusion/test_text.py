@@ -9,7 +9,14 @@ import torch
 from genai.core.config import UserError, validate
 from genai.core.dataset import Description
 from genai.diffusion.text import masked
-from genai.diffusion.text.masked import MaskedDiffusion, chain_rule, masked_cross_entropy, nelbo, stratified_counts
+from genai.diffusion.text.masked import (
+    MaskedDiffusion,
+    bell_shaped_counts,
+    chain_rule,
+    masked_cross_entropy,
+    nelbo,
+    stratified_counts,
+)
 from genai.diffusion.text.samplers import SAMPLERS
 
 V, T, MASK = 3, 3, 3
@@ -123,6 +130,15 @@ def test_counts_of_hidden_tokens_are_stratified_and_uniform():
     assert (counts.diff(dim=1) >= 1).all()
 
 
+def test_counts_of_training_are_a_bell_and_a_little_of_everything():
+    counts = torch.cat([bell_shaped_counts(torch.tensor((i + 0.5) / 500), 20, 1000) for i in range(500)])
+    assert counts.min() == 1 and counts.max() == 1000
+    bell, even = (lambda s: math.erf((s - 0.5) / 0.2 / 2**0.5) / 2 + 0.5), lambda s: s
+    for share in (0.1, 0.3, 0.5, 0.6, 0.9):
+        expected = 0.85 * bell(share) + 0.15 * even(share)
+        assert (counts <= 1000 * share).double().mean().item() == pytest.approx(expected, abs=2e-3)
+
+
 @pytest.fixture(scope="module")
 def model():
     """A small network with weights that are not zero anywhere."""
@@ -147,7 +163,7 @@ def test_hidden_tokens_are_hidden_from_the_network(model):
     assert not torch.allclose(seen[0], model.denoise(torch.where(where, model.mask, visible), where))
 
 
-def test_the_training_loss_is_the_bound_per_token(model):
+def test_the_loss_is_the_bound_per_token(model):
     torch.manual_seed(0)
     losses = torch.stack([model.loss({"tokens": TOKENS}) for _ in range(600)])
     bound = torch.stack([model.nats(TOKENS, generator(seed)).mean() for seed in range(50)]) / 12
@@ -155,11 +171,30 @@ def test_the_training_loss_is_the_bound_per_token(model):
     assert abs(losses.mean() - bound.mean()) < 4 * error < 0.12
 
 
+def test_in_training_every_hidden_token_weighs_the_same(model, monkeypatch):
+    """Two windows, of which 2 and 11 tokens are hidden: not the mean of the two means."""
+    monkeypatch.setattr(masked, "bell_shaped_counts", lambda u, n, T: torch.tensor([2, 11]))
+    seen = {}
+
+    def denoise(tokens, where):
+        seen["where"], seen["logits"] = where, model.transformer.logits(model.transformer(tokens)[where])
+        return seen["logits"]
+
+    monkeypatch.setattr(model, "denoise", denoise)
+    model.train()
+    loss = model.loss({"tokens": TOKENS[:2]})
+    model.eval()
+    assert sorted(seen["where"].sum(1).tolist()) == [2, 11]
+    nats = -seen["logits"].log_softmax(-1)[torch.arange(13), TOKENS[:2][seen["where"]]]
+    torch.testing.assert_close(loss, nats.sum() / 13)
+
+
 def test_the_training_loss_of_a_new_model_is_that_of_guessing():
     model = MaskedDiffusion(
         MaskedDiffusion.Config(layers=1, width=8, heads=1), Description(kind="text", shape=[12], vocabulary_size=20)
     )
-    assert model.loss({"tokens": TOKENS}).item() == pytest.approx(math.log(20), abs=1e-5)
+    for mode in (True, False):
+        assert model.train(mode).loss({"tokens": TOKENS}).item() == pytest.approx(math.log(20), abs=1e-5)
 
 
 def test_nats_do_not_depend_on_how_windows_are_batched(model):

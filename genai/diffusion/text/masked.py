@@ -53,11 +53,18 @@ class MaskedDiffusion(nn.Module):
         return self.transformer.logits(self.transformer(tokens)[where])
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return an unbiased estimate of the NELBO per token in nats, each window masked once."""
+        """Return an unbiased estimate of the NELBO per token in nats, each window masked once.
+
+        In training, of another mean of the same cross-entropies, which has the same minimum: `bell_shaped_counts` are
+        hidden, and every hidden token weighs the same. Both spend the gradient where most is to be learned.
+        """
         tokens = batch["tokens"]
         B, T = tokens.shape
-        hidden = stratified_counts(torch.rand(()), B, T)[torch.randperm(B)].to(tokens.device)
+        hidden = (bell_shaped_counts if self.training else stratified_counts)(torch.rand(()), B, T)
+        hidden = hidden[torch.randperm(B)].to(tokens.device)
         where = torch.rand(B, T, device=tokens.device).argsort(-1).argsort(-1) < hidden[:, None]
+        if self.training:
+            return F.cross_entropy(self.denoise(torch.where(where, self.mask, tokens), where), tokens[where])
         return masked_cross_entropy(self.denoise, tokens, where, self.mask).mean()
 
     def nats(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
@@ -82,6 +89,18 @@ class MaskedDiffusion(nn.Module):
 def stratified_counts(u: Tensor, n: int, T: int) -> Tensor:
     """Return n numbers of hidden tokens in 1 ... T, evenly spaced from one u in [0, 1): each is uniform over u."""
     return 1 + ((torch.arange(n) + u.double()) / n * T).long().clamp(max=T - 1)
+
+
+def bell_shaped_counts(u: Tensor, n: int, T: int) -> Tensor:
+    """Return n numbers of hidden tokens in 1 ... T, from one u in [0, 1) spread over a bell and a little of everything.
+
+    The share hidden is normal, 0.5 +- 0.2, in 85 % of them and uniform in the rest: where little or nearly all is hidden,
+    a window says less of how its tokens depend on each other.
+    """
+    q = (torch.arange(n) + u.double()) / n
+    bell = 0.5 + 0.2 * torch.special.ndtri(q / 0.85)
+    hidden = torch.where(q < 0.85, bell, (q - 0.85) / 0.15)
+    return 1 + (hidden * T).long().clamp(0, T - 1)
 
 
 def masked_cross_entropy(denoiser: Denoiser, tokens: Tensor, where: Tensor, mask: int) -> Tensor:
