@@ -81,7 +81,7 @@ def test_a_second_flow_finds_nothing_to_do(by_flow):
 
 def test_the_end_of_the_flow_shows_leaderboard_text_and_the_way_on(by_flow):
     for part in (
-        "python_reference: language model",
+        "scripture: language model",
         "kneser_ney",
         "text_diffusion writes:",
         "reports/index.html",
