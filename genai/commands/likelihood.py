@@ -100,8 +100,9 @@ def measure(loaded: Any, tokens: Any, characters: Any) -> tuple[list[Measured], 
     totals = [Measured(name, EXACT, left_to_right.sum(1), whole)]
     ends = [np.stack([x[:, -k:].sum(1) for k in counts(x.shape[1])], 1) for x in (left_to_right, characters)]
     by_share = [Measured(name, END, *ends)]
-    if hasattr(loaded.model, "denoise"):
+    if loaded.model.metric.startswith("nelbo"):
         totals.insert(0, Measured(name, BOUND, loaded.nats(tokens) / np.log(2), whole))
+    if hasattr(loaded.model, "denoise"):
         for way in (IN_ANY_ORDER, AT_ONCE):
             by_share.append(Measured(name, way, *scattered(loaded.model, tokens, characters, way == AT_ONCE)))
     return totals, by_share

@@ -62,18 +62,19 @@ def test_rotated_products_depend_on_the_distance_alone():
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_is_torchs(causal):
-    attention = random_weights(Attention(16, 2, causal))
+    attention = random_weights(Attention(16, 2))
     x = torch.randn(3, 6, 16, generator=torch.Generator().manual_seed(1))
     cos, sin = rotary(6, 8, 100.0)
     q, k, v = (part.view(3, 6, 2, 8).transpose(1, 2) for part in attention.qkv(x).chunk(3, -1))
     q, k = (rotate(F.rms_norm(part, (8,), eps=1e-6), cos, sin) for part in (q, k))
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).reshape(3, 6, 16)
-    torch.testing.assert_close(attention(x, cos, sin), attention.out(expected))
+    visible = torch.ones(6, 6, dtype=torch.bool).tril() if causal else None
+    torch.testing.assert_close(attention(x, cos, sin, visible, None), attention.out(expected))
 
 
 def test_a_new_block_changes_nothing():
     x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(Block(shaped(), causal=False)(x, *rotary(5, 8, 100.0)), x)
+    assert torch.equal(Block(shaped())(x, *rotary(5, 8, 100.0), None, None), x)
 
 
 def test_the_window_embedding_is_a_sum_over_offsets():
@@ -85,7 +86,7 @@ def test_the_window_embedding_is_a_sum_over_offsets():
         table[-1][3] + table[0][0] + table[1][2],
         table[-1][0] + table[0][2] + table[1][4],
     ]
-    torch.testing.assert_close(embedding(tokens)[0], torch.stack(expected))
+    torch.testing.assert_close(embedding(embedding.windows(tokens))[0], torch.stack(expected))
 
 
 @pytest.mark.parametrize("window", [0, 1, 3])

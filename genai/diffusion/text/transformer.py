@@ -64,24 +64,43 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
+class KeyValues:
+    """What attention keeps of tokens that do not change any more: each layer's keys and values, (B, H, n, size)."""
+
+    def __init__(self, limit: int):
+        self.limit = limit  # tokens that are seen at a time
+        self.kept: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self.growing = False  # whether those that come next are kept, too
+
+    def before(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the kept keys and values followed by these, the last ones."""
+        if layer in self.kept:
+            k, v = (torch.cat(pair, 2)[:, :, -self.limit :] for pair in zip(self.kept[layer], (k, v), strict=True))
+        if self.growing:
+            self.kept[layer] = k, v
+        return k, v
+
+
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(size)) v in several heads (Vaswani et al., eq. 1), q and k normalised and rotated."""
 
-    def __init__(self, width: int, heads: int, causal: bool):
+    def __init__(self, width: int, heads: int):
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None, past: KeyValues | None) -> Tensor:
         B, T, C = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, size)
         q, k = rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)
+        if past is not None:
+            k, v = past.before(self, k, v)
         # Written out: on a CPU in bfloat16 a training step takes 1.7 times as long with torch's fused attention.
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
-        if self.causal:
-            scores = scores.masked_fill(torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1), -math.inf)
+        if visible is not None:
+            scores = scores.masked_fill(~visible, -math.inf)
         y = scores.softmax(-1) @ v
         return self.out(y.transpose(1, 2).reshape(B, T, C))
 
@@ -102,14 +121,14 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: TransformerConfig, causal: bool):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.attention = Attention(config.width, config.heads, causal)
+        self.attention = Attention(config.width, config.heads)
         self.mlp = MLP(config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(rms_norm(x), cos, sin))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None, past: KeyValues | None) -> Tensor:
+        x = x + self.dropout(self.attention(rms_norm(x), cos, sin, visible, past))
         return x + self.dropout(self.mlp(rms_norm(x)))
 
 
@@ -128,14 +147,16 @@ class WindowEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=1 / math.sqrt(len(offsets)))
         self.tables = nn.ModuleList(tables)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: (B, T) int64 -> (B, T, C)."""
+    def windows(self, tokens: Tensor) -> Tensor:
+        """tokens: (B, T) int64 -> the tokens at the offsets from each, (B, T, W)."""
         T = tokens.shape[1]
         before, after = max(0, -self.offsets[0]), max(0, self.offsets[-1])
         padded = F.pad(tokens, (before, after), value=self.outside)
-        return sum(
-            table(padded[:, before + o : before + o + T]) for o, table in zip(self.offsets, self.tables, strict=True)
-        )
+        return torch.stack([padded[:, before + o : before + o + T] for o in self.offsets], -1)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """windows: (B, T, W) int64 -> (B, T, C)."""
+        return sum(table(tokens) for table, tokens in zip(self.tables, windows.unbind(-1), strict=True))
 
 
 class Transformer(nn.Module):
@@ -150,9 +171,10 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig, n_tokens: int, n_outputs: int, length: int, causal: bool):
         super().__init__()
+        self.causal = causal
         offsets = range(-max(config.window, 1), 0) if causal else range(-config.window, config.window + 1)
         self.embedding = WindowEmbedding(n_tokens, config.width, offsets)
-        self.blocks = nn.ModuleList(Block(config, causal) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = nn.Linear(config.width, n_outputs, bias=False)
         nn.init.zeros_(self.head.weight)
         cos, sin = rotary(length, config.width // config.heads, config.rope_base)
@@ -163,9 +185,19 @@ class Transformer(nn.Module):
         T = tokens.shape[1]
         if T > len(self.cos):
             raise ValueError(f"{T} tokens are more than the model's window of {len(self.cos)}")
-        x = rms_norm(self.embedding(tokens))
+        visible = torch.ones(T, T, dtype=torch.bool, device=tokens.device).tril() if self.causal else None
+        return self.states(self.embedding.windows(tokens), self.cos[:T], self.sin[:T], visible)
+
+    def states(
+        self, windows: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None = None, past: KeyValues | None = None
+    ) -> Tensor:
+        """Return the hidden states (B, T, C) of windows (B, T, W) at the positions of cos and sin (T, size / 2).
+
+        visible: (T, T) bool, which positions (columns) each one sees; None: all. past: what stands before them.
+        """
+        x = rms_norm(self.embedding(windows))
         for block in self.blocks:
-            x = block(x, self.cos[:T], self.sin[:T])
+            x = block(x, cos, sin, visible, past)
         return rms_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
