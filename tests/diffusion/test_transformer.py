@@ -147,6 +147,15 @@ def test_samples_follow_the_tempered_conditionals(temperature):
     assert 0.5 * (frequencies - p).abs().sum() < 0.035  # expected of this many samples: about 0.02
 
 
+def test_a_text_does_not_depend_on_how_many_are_made_and_top_p_leaves_out_the_tail():
+    model = language_model(V=9, T=8)
+    x = model.sample(torch.full((3, 8), -1), Autoregressive.Sampling(), torch.Generator().manual_seed(0))
+    alone = model.sample(torch.full((1, 8), -1), Autoregressive.Sampling(), torch.Generator().manual_seed(0))
+    assert torch.equal(x[:1], alone) and len(x.unique(dim=0)) == 3
+    surest = model.sample(torch.full((3, 8), -1), Autoregressive.Sampling(top_p=1e-6), torch.Generator().manual_seed(0))
+    assert torch.equal(surest, model.logits(surest).argmax(-1))
+
+
 def test_a_prompt_is_kept_and_continued():
     model = language_model(V=9, T=8)
     canvas = torch.tensor([[1, 2, 3, -1, -1, -1], [4, 5, -1, -1, -1, -1], [1, 2, 3, 4, 5, 6]])

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai.core.dataset import Description
-from genai.diffusion.text.transformer import TextSampling, Transformer, TransformerConfig
+from genai.diffusion.text.samplers import categorical, per_row
+from genai.diffusion.text.transformer import KeyValues, TextSampling, Transformer, TransformerConfig
 
 PREVIEWED = 32  # tokens in a text that is shown while it trains: each takes a call of the network
 
@@ -57,23 +58,26 @@ class Autoregressive(nn.Module):
     def sample(self, canvas: Tensor, sampling: TextSampling, generator: torch.Generator) -> Tensor:
         """Return the canvas (B, T) with each -1 replaced by a token, drawn from left to right.
 
-        generator: on the CPU, wherever the model is.
-        Raises ValueError where a -1 stands before a given token.
+        Each position goes through the network once: its keys and values are kept for those after it.
+        generator: on the CPU, wherever the model is; a text does not depend on how many are made with it.
+        Raises ValueError where a -1 stands before a given token, or there are more tokens than the window.
         """
-        unknown = canvas < 0
+        unknown, T = canvas < 0, canvas.shape[1]
         if (unknown[:, :-1] & ~unknown[:, 1:]).any():
             raise ValueError(
                 "a gap before given text; this model writes from left to right, a diffusion model fills gaps"
             )
-        x = canvas.clamp(min=0)
-        for t in range(canvas.shape[1]):
-            if not unknown[:, t].any():
-                continue
-            # float64: in float32 the smallest probabilities are never drawn, which acts like a lower temperature
-            logits = self.transformer.logits(self.transformer(x[:, : t + 1])[:, t])
-            p = (logits.double() / sampling.temperature).softmax(-1)
-            drawn = torch.multinomial(p.cpu(), 1, generator=generator)[:, 0].to(x.device)
-            x[:, t] = torch.where(unknown[:, t], drawn, x[:, t])
+        network = self.transformer
+        network.check_length(T)
+        past, u = KeyValues(self.length), per_row(generator, len(canvas), canvas.device)(T)
+        past.growing = True
+        x, reach = canvas.clamp(min=0), len(network.embedding.offsets)
+        for t in range(T):
+            windows = network.embedding.windows(x[:, max(0, t - reach) : t + 1])[:, -1:]
+            states = network.states(windows, network.cos[t : t + 1], network.sin[t : t + 1], past=past)
+            if unknown[:, t].any():
+                drawn = categorical(network.logits(states[:, 0]), u[:, t], sampling.temperature, sampling.top_p)
+                x[:, t] = torch.where(unknown[:, t], drawn, x[:, t])
         return x
 
     def preview(self, generator: torch.Generator) -> Tensor:

@@ -58,9 +58,6 @@ class Revealing(TextSampling):
     eta: Annotated[
         float, Field(ge=0, le=1, description="remdm: share of the revealed that a step may hide again; 0: ancestral")
     ] = 0.02
-    top_p: Annotated[
-        float, Field(gt=0, le=1, description="mass of the likeliest tokens that are drawn from; 1: of all")
-    ] = 1.0
 
     @field_validator("steps", "noise", "threshold", "entropy_bound", "eta")
     @classmethod

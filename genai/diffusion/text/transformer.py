@@ -43,6 +43,9 @@ class TextSampling(Strict):
 
     length: Annotated[int, Field(ge=1, le=4096, description="tokens in a text")] = 128
     temperature: Annotated[float, Field(gt=0, le=10, description="below 1: likelier, less varied text")] = 0.8
+    top_p: Annotated[
+        float, Field(gt=0, le=1, description="mass of the likeliest tokens that are drawn from; 1: of all")
+    ] = 1.0
     seed: Seed = 0
 
 
@@ -183,10 +186,13 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         T = tokens.shape[1]
-        if T > len(self.cos):
-            raise ValueError(f"{T} tokens are more than the model's window of {len(self.cos)}")
+        self.check_length(T)
         visible = torch.ones(T, T, dtype=torch.bool, device=tokens.device).tril() if self.causal else None
         return self.states(self.embedding.windows(tokens), self.cos[:T], self.sin[:T], visible)
+
+    def check_length(self, T: int) -> None:
+        if T > len(self.cos):
+            raise ValueError(f"{T} tokens are more than the model's window of {len(self.cos)}")
 
     def states(
         self, windows: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None = None, past: KeyValues | None = None
