@@ -1,7 +1,7 @@
 # pipeline · test · ui · bench; each sets up .venv from requirements.lock when needed.
 # peers installs what the benchmarks hold ours against into .peers, from a lock of its own: nothing else imports it.
 # figures copies the pictures that the READMEs show out of what the pipeline made; lock resolves the pins anew.
-# the figures of the README, whose corpus is the text of the running Python, were made with 3.11
+# the figures of the README were made with 3.11
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
