@@ -44,6 +44,7 @@ figures:
 	@for name in k_means logistic_regression; do cp reports/figures/$$name/weights.png docs/$$name.png; done
 	@for name in architecture filters exciting grad_cam neighbors; do cp looks/cnn/$$name.png docs/cnn_$$name.png; done
 	@cp samples/image_diffusion/grid.png docs/digits.png
+	@cp samples/text_diffusion/denoising.gif docs/
 
 # uv is pinned and hash-checked by the lock as well; byte code is compiled once, not by every process.
 .venv/installed: requirements.lock

@@ -19,18 +19,21 @@ def show_results(stages: list[Stage]) -> None:
 
 
 def as_markdown(path: Path) -> str:
-    """Return a file .md, .png or .html, or all files .md and .png of a folder, as one text."""
+    """Return a file .md, .png, .gif or .html, or all files .md, .png and .gif of a folder, as one text."""
     if path.suffix == ".html" and path.is_file():
         body = re.search("<body>(.*)</body>", path.read_text(encoding="utf-8"), re.DOTALL)
-        return re.sub(r"\n\s*\n", "\n", body[1]) if body else ""  # Markdown takes HTML up to the next empty line
+        shown = re.sub(r"<(script|style)\b.*?</\1>", "", body[1], flags=re.DOTALL) if body else ""  # Prefect runs none
+        return re.sub(r"\n\s*\n", "\n", shown)  # Markdown takes HTML up to the next empty line
     parts = []
     files = sorted(path.rglob("*"), key=lambda file: (len(file.parts), file))  # what lies in no inner folder first
     for file in files if path.is_dir() else [path]:
         if file.suffix == ".md" and file.is_file():
             parts.append(file.read_text(encoding="utf-8"))
-        elif file.suffix == ".png" and file.is_file():
+        elif file.suffix in (".png", ".gif") and file.is_file():
             encoded = base64.b64encode(file.read_bytes()).decode()
-            parts.append(f"![{file}](data:image/png;base64,{encoded})")  # an image artifact would print the address too
+            parts.append(
+                f"![{file}](data:image/{file.suffix[1:]};base64,{encoded})"
+            )  # an image artifact would print the address too
     return "\n\n".join(parts)
 
 

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{number}", type=float, help=f"of the sampler {sampler}")
     one.add_argument("--entropy-bound", type=float, metavar="NATS", help="of the sampler entropy_bounded")
     one.add_argument("--seed", type=int)
+    one.add_argument("--watch", action="store_true", help="in a terminal: see the text as it is written, by how sure")
     one.add_argument("--out", metavar="FILE", help="where to write it (images: NAME.png where it is not given)")
     bits = commands.add_parser("likelihood", help="bits per character of held-out text, and by the share hidden")
     bits.add_argument("names", nargs="+", metavar="NAME", help="experiments on the same text")

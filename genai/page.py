@@ -13,6 +13,7 @@ from typing import Any
 
 from genai import leaderboard
 from genai.core.dataset import write_text
+from genai.replay import page as replay
 
 PAGE = Path("reports/index.html")
 TOPICS = {
@@ -59,6 +60,7 @@ def write(root: Path) -> None:
 def html(root: Path, board: list[leaderboard.Row]) -> str:
     """Return the page."""
     from jinja2 import Environment
+    from markupsafe import Markup
 
     of_topic: dict[str, dict[str, list[leaderboard.Row]]] = {}
     for row in board:
@@ -76,7 +78,11 @@ def html(root: Path, board: list[leaderboard.Row]) -> str:
     }
     whole = [Figure(path, "all experiments") for path in sorted((root / "reports" / "figures").glob("*.png"))]
     return environment.from_string(TEMPLATE).render(
-        groups_of=leaderboard.groups(board), topics=topics, whole=whole, texts=texts(root, board)
+        groups_of=leaderboard.groups(board),
+        topics=topics,
+        whole=whole,
+        texts=texts(root, board),
+        replay=Markup(replay.fragment(written)) if (written := replays(root, board)) else "",
     )
 
 
@@ -84,6 +90,13 @@ def texts(root: Path, board: list[leaderboard.Row]) -> dict[str, list[dict[str, 
     """Return what each generator of text wrote for people: prompt and text."""
     paths = {row["experiment"]: root / "samples" / row["experiment"] / "samples.json" for row in board}
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+
+
+def replays(root: Path, board: list[leaderboard.Row]) -> list[dict[str, Any]]:
+    """Return how each generator of text wrote, first the one that was recorded in the most ways."""
+    names = dict.fromkeys(row["experiment"] for row in board if row["experiment"] == row["recipe"])
+    found = [one for name in names if (one := replay.read(root / "samples" / name))]
+    return sorted(found, key=lambda one: -len(one["traces"]))
 
 
 def figures_of(root: Path, name: str) -> list["Figure"]:
@@ -171,7 +184,8 @@ code { font: .9em ui-monospace, Menlo, Consolas, monospace; }
 <header><h1>What was learned</h1>
 <p>Every model of this project beside its baseline: what it reaches, what it looks like, what it cost. Recipes are chosen on
 validation; tables rank by test, which only evaluation reads.</p></header>
-<nav><div><a href="#leaderboard">Leaderboard</a>{% for key, (title, _) in topics.items() %}<a href="#{{ key }}">{{ title }}</a>{% endfor %}</div></nav>
+<nav><div><a href="#leaderboard">Leaderboard</a>{% for key, (title, _) in topics.items() %}<a href="#{{ key }}">{{ title }}</a>{% endfor %}
+{% if replay %}<a href="#written">How a text is written</a>{% endif %}</div></nav>
 <main>
 <h2 id="leaderboard">Leaderboard</h2>
 <p class="soft">± is a standard error; of several seeds, the mean and sd over them. Parameters are the numbers that a model has learned.
@@ -209,6 +223,12 @@ CPU-s are the CPU-seconds of its training; – where it did not run on this mach
 </section>
 {% endfor %}
 {% endfor %}
+{% if replay %}
+<h2 id="written">How a text is written</h2>
+<p>An evaluation of the network at a time. Diffusion fills in what is hidden, in any order; the autoregressive model goes from
+left to right. With the slider in focus, the arrow keys move it and the space bar plays.</p>
+{{ replay }}
+{% endif %}
 </main>
 <footer><p>Made by <code>python -m genai report</code> from <code>metrics/</code>, <code>grades/</code>, <code>figures/</code>,
 <code>looks/</code>, <code>samples/</code> and <code>models/</code>; every number that it depends on stands in <code>params.yaml</code>.</p></footer>

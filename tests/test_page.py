@@ -21,7 +21,7 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.found.append((tag, dict(attributes)))
-        if tag not in ("meta", "link", "img", "col", "br"):
+        if tag not in ("meta", "link", "img", "col", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):

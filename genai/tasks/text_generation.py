@@ -24,6 +24,9 @@ class Show(Strict):
 
     n: Annotated[int, Field(ge=1, le=64)] = Field(4, description="texts without a prompt")
     prompts: list[str] = Field([], description="texts to continue; [[N]] is a gap of N tokens to fill")
+    replay: list[dict[str, Any]] = Field(
+        [], description="samplings whose writing is recorded beside the generator's own: what changes, {sampler: remdm}"
+    )
 
 
 class Grade(Strict):
@@ -76,8 +79,15 @@ def canvas(prompt: str | None, tokenizer: Any, length: int, window: int) -> list
 
 
 def show(loaded: Loaded, sampling: Any, numbers: dict[str, Any], folder: Path) -> None:
-    """Write samples.md and samples.json: texts without a prompt, then each prompt continued or filled."""
+    """Write samples.md and samples.json: texts without a prompt, then each prompt continued or filled; and replay.json.
+
+    This is how one text of each came about, in the generator's own way and in those of `replay`.
+    """
     what = validate(Show, numbers, f"generators.{loaded.name}.show")
+    ways = {described({}, sampling): sampling}
+    for i, change in enumerate(what.replay):
+        way = changed(sampling, change, f"generators.{loaded.name}.show.replay.{i}")
+        ways[described(change, way)] = way
     made = [{"prompt": None, "text": text} for text in texts(loaded, loaded.directory, None, what.n, sampling)]
     for prompt in what.prompts:
         made.append({"prompt": prompt, "text": texts(loaded, loaded.directory, prompt, 1, sampling)[0]})
@@ -86,6 +96,49 @@ def show(loaded: Loaded, sampling: Any, numbers: dict[str, Any], folder: Path) -
     for one in made:
         lines.append(f"**{one['prompt'] or '(no prompt)'}**\n\n```text\n{one['text']}\n```\n")
     write_text(folder / "samples.md", "\n".join(lines))
+    traces = [
+        {"prompt": prompt, "way": way} | recorded(loaded, one, prompt)
+        for prompt in (None, *what.prompts)
+        for way, one in ways.items()
+    ]
+    write_text(
+        folder / "replay.json", json.dumps({"name": loaded.name, "traces": traces}, separators=(",", ":")) + "\n"
+    )
+
+
+def changed(sampling: Any, change: dict[str, Any], at: str) -> Any:
+    """Return a sampling with other numbers; of another sampler without those that it does not read. Raises UserError."""
+    numbers = sampling.model_dump(exclude_unset=True) | change
+    if "sampler" in change and hasattr(sampling, "of_sampler"):
+        numbers = sampling.of_sampler(sampling.model_dump(exclude_unset=True) | {"sampler": change["sampler"]}) | change
+    return validate(type(sampling), numbers, at)
+
+
+def described(change: dict[str, Any], sampling: Any) -> str:
+    """Return what a way of sampling is called: its sampler, and what else is changed."""
+    others = [f"{key} {value}" for key, value in change.items() if key != "sampler"]
+    return ", ".join([getattr(sampling, "sampler", "left_to_right"), *others])
+
+
+def recorded(loaded: Loaded, sampling: Any, prompt: str | None) -> dict[str, Any]:
+    """Return a text that holds the prompt, as `texts` does, and how it was written: a trace (replay/trace.py).
+
+    Where the best of several is kept, the first of them. Raises UserError where the prompt is empty or does not fit.
+    """
+    import torch
+
+    from genai.replay import trace
+
+    tokenizer = load_tokenizer(loaded.directory)
+    row = canvas(prompt, tokenizer, sampling.length, loaded.description.shape[0])
+    if hasattr(sampling, "best_of"):
+        sampling = sampling.model_copy(update={"best_of": 1})
+    generator = torch.Generator().manual_seed(sampling.seed)
+    try:
+        with torch.no_grad():
+            return trace.trace(row, trace.record(loaded.model, torch.tensor([row]), sampling, generator), tokenizer)
+    except ValueError as error:
+        raise UserError(f"prompt: {error}") from None
 
 
 def generate(loaded: Loaded, sampling: Any, prompt: str | None, out: Path | None) -> str:
