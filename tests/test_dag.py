@@ -138,6 +138,7 @@ EDITS = {
     "genai/figures.py": r"(evaluate|learning_curve|look)@.*|report",
     "genai/leaderboard.py": r"report",
     "genai/page.py": r"report",
+    "genai/replay/page.py": r"sample@.*|report",
     "genai/commands/leaderboard.py": "",
     "genai/data/diabetes.py": r"prepare@diabetes",
     "genai/data/images.py": r"prepare@digits",

@@ -98,3 +98,18 @@ def test_it_can_be_made_where_nothing_was_drawn(tmp_path, monkeypatch):
     Path("reports").mkdir()
     Path("reports/leaderboard.json").write_text(json.dumps(leaderboard.rows(project(FIGURES, GRADES))))
     assert "ridge" in read(tmp_path).text
+
+
+def test_how_texts_were_written_is_on_the_page_once_with_all_who_wrote(root):
+    trace = {"prompt": None, "tokens": ["</script>"], "given": [False], "evaluations": 1, "events": [[1, 0, 0.5]]}
+    for name, ways in {"bound": ["left_to_right"], "best": ["ancestral", "remdm"]}.items():
+        (root / "samples" / name).mkdir(exist_ok=True)
+        replay = {"name": name, "traces": [trace | {"way": way} for way in ways]}
+        (root / "samples" / name / "replay.json").write_text(json.dumps(replay))
+    elements = read(root)
+    assert not elements.open and [tag for tag, _ in elements.found].count("script") == 2
+    (data,) = re.findall(r'"replay-data">(.*?)</script>', (root / page.PAGE).read_text(encoding="utf-8"))
+    assert [one["name"] for one in json.loads(data)["replays"]] == ["best", "bound"]
+    assert {"href": "#written"} in [a for tag, a in elements.found if tag == "a"]
+    identifiers = [a["id"] for _, a in elements.found if "id" in a]
+    assert len(identifiers) == len({*identifiers}) and "written" in identifiers

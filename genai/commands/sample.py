@@ -35,6 +35,9 @@ def main(model: str, prompt: str | None, watch: bool, out: str | None, **changes
             limit_threads(trained_threads(folder))
         from genai import model as models
 
+        task = load_file("tasks", section["task"], "task")
+        if watch and not hasattr(task, "recorded"):
+            raise UserError(f"--watch: {name} draws images; only a text is watched as it is written")
         loaded = models.load(folder, same_code=not model.startswith("models:"))
         given = {key: value for key, value in changes.items() if value is not None}
         if unknown := [key for key in given if key not in loaded.model.Sampling.model_fields]:
@@ -46,12 +49,9 @@ def main(model: str, prompt: str | None, watch: bool, out: str | None, **changes
         if "sampler" in given:  # what only the section's own sampler reads goes with it
             numbers = loaded.model.Sampling.of_sampler(numbers | {"sampler": given["sampler"]})
         sampling = validate(loaded.model.Sampling, numbers | given, "sampling")
-        task = load_file("tasks", section["task"], "task")
         if not watch:
             print(task.generate(loaded, sampling, prompt, Path(out) if out else None))
             return
-        if not hasattr(task, "recorded"):
-            raise UserError(f"--watch: {name} draws images; only a text is watched as it is written")
         if getattr(sampling, "best_of", 1) > 1:
             raise UserError(f"sampling.best_of: {sampling.best_of} should be 1 with --watch, which shows one text")
         trace = task.recorded(loaded, sampling, prompt)

@@ -290,6 +290,10 @@ def test_of_a_page_its_body_is_shown_as_the_one_block_that_markdown_takes_for_ht
     page.write_text("<html><head><title>t</title></head>\n<body>\n<p>one\n\n  \n<pre>two</pre>\n</body></html>\n")
     assert as_markdown(page) == "\n<p>one\n<pre>two</pre>\n"
     assert as_markdown(tmp_path / "missing.html") == ""
+    page.write_text("<body>a<style>b</style>\n<script type='x'>c\n\n</script>d<scripture>e</scripture></body>")
+    assert as_markdown(page) == "a\nd<scripture>e</scripture>"  # Prefect runs no script and has its own styles
+    (tmp_path / "moving.gif").write_bytes(b"GIF89a")
+    assert as_markdown(tmp_path) == f"![{tmp_path}/moving.gif](data:image/gif;base64,R0lGODlh)"
 
 
 def test_a_failed_stage_costs_its_descendants_only_and_the_next_run_does_what_is_missing(project, finished, capsys):

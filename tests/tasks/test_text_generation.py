@@ -6,9 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from genai import model
 from genai.core.config import UserError
 from genai.tasks import text_generation
 from genai.tasks.text_generation import bits_per_character, canvas, distinct, grade
+from tests import project
+
+AUTOREGRESSIVE = project.DIFFUSION | {"model": "autoregressive.Autoregressive"}
 
 # one token a character, its code
 tokenizer = SimpleNamespace(
@@ -105,3 +109,63 @@ def test_text_is_printed_or_written_to_the_file_that_is_asked_for(monkeypatch, t
     assert text_generation.generate(loaded, None, "a", None) == "a text"
     assert text_generation.generate(loaded, None, "a", tmp_path / "x.txt") == str(tmp_path / "x.txt")
     assert (tmp_path / "x.txt").read_text() == "a text\n"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Return the folder of what two generators of untrained networks show, with what they recorded."""
+    root = tmp_path_factory.mktemp("drawn")
+    for name, made in {"filled": project.DIFFUSION, "continued": AUTOREGRESSIVE}.items():
+        about = (made[key] for key in ("code", "model", "task", "settings", "description", "data"))
+        project.train(root, name, *about, seed=0, steps=3)
+        loaded = model.load(root / "models" / name)
+        numbers = {"length": 12, "seed": 3} | ({"sampler": "ancestral", "steps": 6} if name == "filled" else {})
+        ways = (
+            [{"sampler": "threshold", "threshold": 0.5}, {"block": 4}] if name == "filled" else [{"temperature": 2.0}]
+        )
+        show = {"n": 1, "prompts": ["the"], "replay": ways}
+        (root / "samples" / name).mkdir(parents=True)
+        text_generation.show(loaded, loaded.model.Sampling(**numbers), show, root / "samples" / name)
+    return root / "samples"
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_each_way_of_each_prompt_is_recorded_and_the_own_way_writes_what_is_shown(drawn):
+    for name, ways in {
+        "filled": ["ancestral", "threshold, threshold 0.5", "ancestral, block 4"],
+        "continued": ["left_to_right", "left_to_right, temperature 2.0"],
+    }.items():
+        replay, samples = read(drawn / name / "replay.json"), read(drawn / name / "samples.json")
+        told = [(trace["prompt"], trace["way"]) for trace in replay["traces"]]
+        assert told == [(prompt, way) for prompt in (None, "the") for way in ways] and replay["name"] == name
+        texts = ["".join(trace["tokens"]) for trace in replay["traces"]]
+        assert [texts[0], texts[len(ways)]] == [one["text"] for one in samples]
+        assert len({*texts}) == (6 if name == "filled" else 2)  # an untrained network gives all tokens alike
+        for trace in replay["traces"]:
+            assert trace["given"] == [trace["prompt"] is not None and i < 3 for i in range(12)]
+            assert sum(len(event) > 2 for event in trace["events"]) == 12 - sum(trace["given"])
+
+
+def test_of_the_best_of_several_one_is_recorded(drawn):
+    loaded = model.load(drawn.parent / "models" / "filled")
+    sampling = loaded.model.Sampling(length=12, seed=3, sampler="ancestral", steps=6, best_of=3)
+    one = text_generation.recorded(loaded, sampling, None)
+    assert "".join(one["tokens"]) == read(drawn / "filled" / "samples.json")[0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"sampler": "ddim"}, r"generators\.filled\.show\.replay\.0\.sampler: 'ddim' should be"),
+        ({"sampler": "threshold", "steps": 4}, r"show\.replay\.0\.steps: 4 should be left out: the sampler threshold"),
+    ],
+)
+def test_a_way_that_cannot_be_is_refused_by_its_place_before_anything_is_drawn(drawn, change, line):
+    loaded = model.load(drawn.parent / "models" / "filled")
+    sampling = loaded.model.Sampling(length=12, sampler="ancestral", steps=6)
+    with pytest.raises(UserError, match=line):
+        text_generation.show(loaded, sampling, {"replay": [change]}, drawn / "nowhere")
+    assert not (drawn / "nowhere").exists()
