@@ -100,7 +100,8 @@ def shrink(params: dict) -> dict:
         if "per_class" in generator["show"]:
             generator["show"].update(per_class=2)
         else:
-            generator["show"].update(n=1, prompts=generator["show"]["prompts"][:1])
+            show = generator["show"]
+            show.update(n=1, prompts=show["prompts"][:1], replay=show.get("replay", [])[:1])
     return params
 
 

@@ -67,6 +67,8 @@ def _generator(name: str, params: Params, classes: dict[str, Any]) -> None:
         raise UserError(
             f"{at}.real: {generator.real!r}, judge and model should be of one kind, not {', '.join(sorted(kinds))}"
         )
-    validate(cls.Sampling, generator.sampling, f"{at}.sampling")
-    validate(task.Show, generator.show, f"{at}.show")
+    sampling = validate(cls.Sampling, generator.sampling, f"{at}.sampling")
+    show = validate(task.Show, generator.show, f"{at}.show")
+    for i, change in enumerate(getattr(show, "replay", [])):
+        task.changed(sampling, change, f"{at}.show.replay.{i}")
     validate(task.Grade, generator.grade, f"{at}.grade")

@@ -137,7 +137,7 @@ SCRIPT = """
         [, space.textContent, span.textContent] = cell.text.match(/^(\\s*)(.*)$/s);
         span.className = cell.name ?? level(cell, side.trace) + (isNew ? " new" : "");
         span.title = cell.e ? `after ${cell.e} evaluations, with probability ${cell.p.toPrecision(2)}` : "";
-        span.toggleAttribute("aria-hidden", cell.name === "hidden" || cell.name === "hidden again");
+        span.setAttribute("aria-hidden", cell.name?.startsWith("hidden") ?? false);
       });
       const all = side.trace.given.filter((given) => !given).length;
       side.state.textContent = n >= side.trace.evaluations

@@ -155,6 +155,13 @@ def test_a_mistake_gets_one_line_with_path_value_and_what_is_right(tmp_path, pat
     assert "\n" not in str(caught.value)
 
 
+def test_a_way_of_writing_that_cannot_be_is_told_before_anything_runs(tmp_path):
+    values = config.read_params(config.ROOT / "params.yaml")
+    values["generators"]["text_diffusion"]["show"]["replay"] = [{"block": 4}, {"sampler": "ddim"}]
+    with pytest.raises(UserError, match=r"generators\.text_diffusion\.show\.replay\.1\.sampler: 'ddim' should be"):
+        check(tmp_path, values)
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
