@@ -53,12 +53,12 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 1rem; letter-spacing: -.02
 STYLE = """
 .replay { --ink: #1c1e21; --faint: #5c636b; --rule: #c9ced4; --card: #f5f6f8; --hidden: #dfe2e6; --accent: #0b5cad;
   --p0: #f4a063; --p1: #f9c9a0; --p2: #f3e3d6; --p3: #dbe8f4; --p4: #b0d3f1; --p5: #86bcec;
-  --e0: #f6eefb; --e1: #e6d4f3; --e2: #d5b9ea; --e3: #c39ee0; --e4: #b184d6; --e5: #a06bcb; }
+  --e0: #f6eefb; --e1: #e6d4f3; --e2: #d5b9ea; --e3: #c39ee0; --e4: #b68cd9; --e5: #a878d0; }
 @media (prefers-color-scheme: dark) { .replay { --ink: #eef0f3; --faint: #a2aab4; --rule: #454c55; --card: #1f242a;
   --hidden: #343a42; --accent: #7ab8f5;
   --p0: #9a4a08; --p1: #6f4523; --p2: #4c4239; --p3: #34434f; --p4: #1f4d78; --p5: #125c9f;
-  --e0: #2c2635; --e1: #40324f; --e2: #553f6b; --e3: #6a4b88; --e4: #7f58a5; --e5: #9465c2; } }
-.replay { color: var(--ink); }
+  --e0: #2c2635; --e1: #40324f; --e2: #553f6b; --e3: #6a4b88; --e4: #7a549f; --e5: #885db5; } }
+.replay { color: var(--ink); margin-bottom: 2.5rem; }
 .replay .bar { display: flex; flex-wrap: wrap; align-items: center; gap: .6rem 1rem; margin: 0 0 .8rem; font-size: .9rem; }
 .replay button, .replay select { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--rule);
   border-radius: .4rem; padding: .25rem .6rem; max-width: 100%; }
@@ -106,12 +106,7 @@ SCRIPT = """
   const [prompt, colour, play, slider, told] = [".prompt", ".colour", ".play", ".slider", "output"].map(find);
   let sides = [], timer = null;
 
-  const make = (tag, name, text) => {
-    const element = document.createElement(tag);
-    if (name) element.className = name;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
+  const make = (tag, name) => Object.assign(document.createElement(tag), {className: name ?? ""});
 
   // What stands at each position after n evaluations; what is hidden keeps the room of what is to come
   const cells = (trace, n) => {
@@ -136,7 +131,7 @@ SCRIPT = """
         const [space, span] = side.spans[i], isNew = cell.e === n && n < slider.max;
         [, space.textContent, span.textContent] = cell.text.match(/^(\\s*)(.*)$/s);
         span.className = cell.name ?? level(cell, side.trace) + (isNew ? " new" : "");
-        span.title = cell.e ? `after ${cell.e} evaluations, with probability ${cell.p.toPrecision(2)}` : "";
+        span.title = cell.e ? `evaluation ${cell.e}, probability ${cell.p.toPrecision(2)}` : "";
         span.setAttribute("aria-hidden", cell.name?.startsWith("hidden") ?? false);
       });
       const all = side.trace.given.filter((given) => !given).length;
@@ -169,7 +164,11 @@ SCRIPT = """
       const side = {box: make("div", "side"), select: make("select"), state: make("p"), text: make("div", "text")};
       side.select.setAttribute("aria-label", "model and sampler");
       of.forEach((trace, i) => side.select.add(new Option(`${trace.name}: ${trace.way}`, i, i === k, i === k)));
-      side.select.addEventListener("change", () => { choose(side, of[side.select.value]); measure(slider.value); });
+      side.select.addEventListener("change", () => {
+        const end = slider.value === slider.max;
+        choose(side, of[side.select.value]);
+        measure(end ? undefined : slider.value);
+      });
       side.box.append(side.select, side.state, side.text);
       choose(side, of[k]);
       return side;
