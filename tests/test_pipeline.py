@@ -111,6 +111,13 @@ def test_sampling_by_hand_leaves_the_stages_outputs_alone(by_flow):
     assert {path: path.read_bytes() for path in (by_flow.folder / "samples").rglob("*") if path.is_file()} == before
 
 
+def test_how_texts_were_written_stands_with_the_samples_and_on_the_page(by_flow):
+    page = (by_flow.folder / "reports" / "index.html").read_text(encoding="utf-8")
+    for name in ("text_diffusion", "text_autoregressive"):
+        left = {path.name for path in (by_flow.folder / "samples" / name).iterdir()}
+        assert {"replay.json", "replay.html", "denoising.gif"} <= left and f'{{"name":"{name}","traces":' in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
