@@ -1,6 +1,6 @@
 """What a sampler did, recorded: which token it wrote after which evaluation of the network, and how sure the model was.
 
-Neither samplers nor models know of it: the denoiser is wrapped while a text is drawn, which is the text that would have
+Neither samplers nor models know of it: what asks the network is wrapped while a text is drawn, which is the text that would have
 been drawn without. A trace is plain JSON, so that what draws it (page.py, animation.py, `sample --watch`) needs no model:
 
     tokens       the text of each token of the finished canvas; joined, they are the finished text
@@ -30,60 +30,71 @@ class Event(NamedTuple):
 
 
 class Recorder:
-    """A denoiser as samplers.py has it, for one text: it notes what became of the canvas since it was asked last.
+    """Notes, of one text, what became of the canvas from one evaluation of the network to the next.
 
     What is written and hidden again between two evaluations is seen by no network, and stands in no trace.
     """
 
-    def __init__(self, denoiser: Any, canvas: Any, mask: int):
+    def __init__(self, canvas: Any, mask: int):
         """canvas: (1, T), the tokens before the first evaluation, `mask` where one is to be written."""
-        self.denoiser, self.mask = denoiser, mask
-        self.canvas, self.given = canvas[0].tolist(), canvas[0] != mask
+        self.mask, self.row, self.given = mask, canvas[0].tolist(), canvas[0] != mask
         self.evaluations = 0
         self.events: list[Event] = []
         self.asked: tuple[int, dict[int, Any]] = (0, {})  # the last evaluation, log p of each position that it told
 
-    def __call__(self, tokens: Any, where: Any) -> Any:
+    def evaluated(self, tokens: Any, where: Any, logits: Any) -> Any:
+        """Note an evaluation of the canvas (1, T), asked for the logits (n, V) of positions (1, T), and return these."""
         assert len(tokens) == 1, "one text at a time is recorded"
-        logits = self.denoiser(tokens, where)
         self.evaluations += 1
         if not (tokens[0] == self.mask)[self.given].any():  # else guidance asks what it would be without the prompt
-            self.note(tokens)
+            self.seen(tokens)
             log_p = logits.double().log_softmax(-1)
             self.asked = self.evaluations, dict(zip(where[0].nonzero()[:, 0].tolist(), log_p, strict=True))
         return logits
 
-    def note(self, tokens: Any) -> None:
+    def seen(self, tokens: Any) -> None:
         """Note in what the canvas (1, T) differs from the last that was seen."""
         evaluation, log_p = self.asked
         now = tokens[0].tolist()
-        for i, (before, after) in enumerate(zip(self.canvas, now, strict=True)):
+        for i, (before, after) in enumerate(zip(self.row, now, strict=True)):
             if before != after and after == self.mask:
                 self.events.append(Event(evaluation, i, None, 0.0))
             elif before != after:
                 self.events.append(Event(evaluation, i, after, log_p[i][after].exp().item()))
-        self.canvas = now
+        self.row = now
 
 
 def record(model: Any, canvas: Any, sampling: Any, generator: Any) -> tuple[list[int], list[Event], int]:
     """Return what `model.sample` draws, the tokens of a text, with what happened and in how many evaluations.
 
-    canvas: (1, T), -1 where a token is to be written; one text is drawn, not the best of several. Raises ValueError as
-    `sample` does.
+    canvas: (1, T), -1 where a token is to be written; one text is drawn, not the best of several. Of block diffusion,
+    evaluations that only keep a block's keys and values are not counted. Raises ValueError as `sample` does.
     """
-    if not hasattr(model, "denoise"):  # from left to right, an evaluation a token
+    ask = next((name for name in ("denoise", "next_logits") if hasattr(model, name)), None)
+    if ask is None:  # from left to right, an evaluation a token
         tokens = model.sample(canvas, sampling, generator)
         p = (-model.token_nats(tokens)).exp()[0].tolist()
         (row,) = tokens.tolist()
         written = (canvas[0] < 0).nonzero()[:, 0].tolist()
         return row, [Event(k, i, row[i], p[i]) for k, i in enumerate(written, 1)], len(written)
-    recorder = Recorder(model.denoise, canvas.where(canvas >= 0, model.mask), model.mask)
-    model.denoise = recorder
+    inner, x = getattr(model, ask), canvas.where(canvas >= 0, model.mask)
+    recorder = Recorder(x, model.mask)
+
+    def denoise(tokens: Any, where: Any) -> Any:
+        return recorder.evaluated(tokens, where, inner(tokens, where))
+
+    def next_logits(text: Any, past: Any, block: Any, where: Any) -> Any:
+        start, end = text.shape[1], text.shape[1] + block.shape[1]
+        whole, asked = x.clone(), where.new_zeros(x.shape)
+        whole[:, :start], whole[:, start:end], asked[:, start:end] = text, block, where
+        return recorder.evaluated(whole, asked, inner(text, past, block, where))
+
+    setattr(model, ask, denoise if ask == "denoise" else next_logits)
     try:
         tokens = model.sample(canvas, sampling, generator)
     finally:
-        del model.denoise  # the attribute that hid the method
-    recorder.note(tokens)
+        delattr(model, ask)  # the attribute that hid the method
+    recorder.seen(tokens)
     return tokens[0].tolist(), recorder.events, recorder.evaluations
 
 

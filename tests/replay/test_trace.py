@@ -1,6 +1,6 @@
 """A trace tells what the sampler did: held to the toy's enumerated conditionals, and to the text drawn without it."""
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +8,8 @@ import torch
 
 from genai.core.dataset import Description, load_tokenizer
 from genai.diffusion.text.autoregressive import Autoregressive
-from genai.diffusion.text.samplers import MaskedSampling, sample
+from genai.diffusion.text.blocks import BlockDiffusion
+from genai.diffusion.text.samplers import MaskedSampling, Revealing, sample
 from genai.diffusion.text.transformer import TextSampling
 from genai.replay.trace import cells, moments, pieces, record, trace
 from tests import project
@@ -129,6 +130,30 @@ def test_an_autoregressive_text_is_told_from_left_to_right_with_the_chain_rule()
     assert [event[:3] for event in events] == [(k, k + 1, tokens[k + 1]) for k in range(1, 5)] and evaluations == 4
     for event in events:
         assert event.p == pytest.approx(p[event.position, event.token].item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"sampler": "ancestral", "steps": 8}, {"sampler": "remdm", "steps": 12, "eta": 0.5}]
+)
+def test_block_diffusion_is_told_block_after_block_with_its_own_probabilities(setting):
+    torch.manual_seed(0)
+    config = BlockDiffusion.Config(layers=1, width=8, heads=2, block=3)
+    model = BlockDiffusion(config, Description(kind="text", shape=[8], vocabulary_size=5)).eval()
+    torch.nn.init.normal_(model.transformer.head.weight)
+    canvas, sampling = torch.tensor([[3, -1, -1, -1, -1, -1, -1, -1]]), Revealing(length=8, **setting)
+    with torch.no_grad():
+        tokens, events, _ = record(model, canvas, sampling, generator(2))
+        assert model.sample(canvas, sampling, generator(2))[0].tolist() == tokens
+        x = torch.where(canvas < 0, model.mask, canvas)
+        for _, together in groupby(events, key=lambda event: event.evaluation):
+            p = torch.zeros(8, 5).double()
+            p[x[0] == model.mask] = model.logits(x.clamp(max=4), x == model.mask).double().softmax(-1)
+            for _, i, token, told in together:
+                assert token is None or told == pytest.approx(p[i, token].item(), rel=1e-5)
+                x[0, i] = model.mask if token is None else token
+    assert x[0].tolist() == tokens and "next_logits" not in vars(model)
+    blocks = [event.position // 3 for event in events]
+    assert blocks == sorted(blocks) and any(event.token is None for event in events) == (setting["sampler"] == "remdm")
 
 
 @pytest.mark.parametrize("text", ["Ünïcode 漢字 and 🎉", "plain", "\n\n x "])
