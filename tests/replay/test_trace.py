@@ -36,7 +36,7 @@ class Toy:
 
 
 def runs(**numbers):
-    for seed, canvas in enumerate(CANVASES * 5):
+    for seed, canvas in enumerate(CANVASES * 2):
         toy, sampling = Toy(), MaskedSampling(**{"temperature": 1.0} | numbers)
         yield (
             toy,
