@@ -231,6 +231,11 @@ def write(documents: list[str], config: TextConfig, directory: Path, card: str, 
     kept = without_copies(before)
     after = {split: [document for document in kept[split] if document] for split in SPLITS}
     if empty := [split for split in SPLITS if not after[split]]:
+        if before[empty[0]]:
+            raise UserError(
+                f"{at}: every paragraph of the {empty[0]} split's {len(before[empty[0]])} documents repeats what stands "
+                f"before it or in another split, {NEAR} words in a row; give text that repeats itself less"
+            )
         total = sum(map(len, documents))
         raise UserError(
             f"{at}: {len(documents)} documents of {total} characters leave none for the {empty[0]} split; "

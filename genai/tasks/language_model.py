@@ -30,9 +30,13 @@ def evaluate(loaded: Loaded, dataset: Dataset, split: str) -> tuple[dict[str, fl
     bits = loaded.nats(windows) / np.log(2)
     ends = offsets[np.arange(len(windows) + 1) * windows.shape[1]]  # character at which each window ends
     coded = np.concatenate([[0.0], np.cumsum(bits)])
-    borders = np.arange(0, ends[-1] - ends[0] + 1, STRETCH) + ends[0]
-    scores = np.diff(np.interp(borders, ends, coded)) / STRETCH
     characters = int(ends[-1] - ends[0])
+    if characters < 2 * STRETCH:
+        raise UserError(
+            f"{dataset.directory}/{split}.txt: {characters} characters in whole windows; an error needs {2 * STRETCH}"
+        )
+    borders = np.arange(0, characters + 1, STRETCH) + ends[0]
+    scores = np.diff(np.interp(borders, ends, coded)) / STRETCH
     metrics = {
         loaded.model.metric: float(bits.sum() / characters),
         f"{loaded.model.metric}_se": standard_error(scores),

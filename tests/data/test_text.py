@@ -177,6 +177,7 @@ def test_the_description_fits_the_tokens(tmp_path):
     [
         (["too short"], {}, "datasets.mine: 1 documents of 9 characters leave none for the .* split; give more"),
         (stories(), {"window": 4096}, "datasets.mine.window: 4096 tokens are more than the validation split has"),
+        (["aaaa"] * 60, {}, "datasets.mine: every paragraph of the train split's [0-9]+ documents repeats what stands"),
     ],
 )
 def test_too_little_text_is_one_line_and_writes_nothing(tmp_path, content, changes, line):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from genai.core.config import UserError
 from genai.tasks import language_model
 from genai.tasks.language_model import STRETCH, evaluate, figures, moving_blocks, standard_error
 
@@ -37,6 +38,14 @@ def test_a_uniform_model_takes_the_logarithm_of_its_vocabulary():
     metrics, columns = evaluate(model(np.full(4000, np.log(32))), text_of(np.ones(4000, int), 8), "validation")
     assert metrics["bpc"] == pytest.approx(5) and metrics["bpc_se"] == pytest.approx(0, abs=1e-12)
     assert columns["score"] == pytest.approx(np.full(4000 // STRETCH, 5.0))
+
+
+def test_a_split_too_short_for_an_error_is_one_line():
+    text = text_of(np.ones(2 * STRETCH - 1, int), 8)
+    with pytest.raises(
+        UserError, match="data/short/validation.txt: 992 characters in whole windows; an error needs 1000"
+    ):
+        evaluate(model(np.ones(1000)), SimpleNamespace(**vars(text) | {"directory": "data/short"}), "validation")
 
 
 def test_stretches_share_out_the_bits_and_lose_none():
