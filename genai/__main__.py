@@ -59,6 +59,18 @@ def parser() -> argparse.ArgumentParser:
     bits.add_argument("--windows", type=int, default=64, help="of the split, evenly spaced")
     bits.add_argument("--split", choices=("validation", "test"), default="validation")
     bits.add_argument("--out", metavar="FILE", help="where to draw the costs by the share hidden, a PNG")
+    quality = commands.add_parser(
+        "quality", help="texts of all samplers by evaluations of the network, beside real text"
+    )
+    quality.add_argument("name", metavar="NAME", help="a masked diffusion model's experiment")
+    quality.add_argument("--judges", nargs="+", required=True, metavar="NAME", help="other models of the same text")
+    quality.add_argument(
+        "--evaluations", nargs="+", type=int, default=[8, 16, 32, 64, 128, 256], metavar="N", help="per text"
+    )
+    quality.add_argument("--texts", type=int, default=32, help="of each sampler")
+    quality.add_argument("--temperature", type=float, default=1.0, help="1: as the model has learned it")
+    quality.add_argument("--split", choices=("validation", "test"), default="validation", help="of the real text")
+    quality.add_argument("--out", metavar="FILE", help="where to draw quality against entropy by temperature, a PNG")
     mirror = commands.add_parser("track", help="mirror the files of all stages into MLflow")
     mirror.add_argument("--follow", action="store_true", help="until standard input ends, while stages run")
     mirror.add_argument("--release", action="store_true", help="then release")

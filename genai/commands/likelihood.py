@@ -52,6 +52,27 @@ def main(names: list[str], windows: int, split: str, out: str | None) -> None:
     """windows: how many of the split, evenly spaced; out: a PNG of the costs by the share hidden."""
     if windows < 2:
         raise UserError(f"--windows: {windows} should be at least 2, for an error")
+    loaded, dataset = load(names)
+    tokens, characters, text = held_out(dataset, split, windows)
+    measured = [measure(one, tokens, characters) for one in loaded]
+    totals, by_share = ([one for ways in kind for one in ways] for kind in zip(*measured, strict=True))
+    train, coded = dataset.text("train").encode(), text.encode()
+    compressed = {name: given(train, coded, *how) / len(text) for name, how in COMPRESSORS.items()}
+    print(
+        f"{dataset.directory.name}, {split}: {len(tokens)} windows of {tokens.shape[1]} tokens, {len(text):,} characters\n"
+    )
+    print(f"{table(totals, compressed)}\n\nbits per hidden character, by the share of a window that is hidden\n")
+    print(share_table(by_share))
+    if out:
+        draw(by_share, compressed, Path(out))
+        print(f"\n{out}")
+
+
+def load(names: list[str]) -> tuple[list[Any], Any]:
+    """Return language models of the same text and that text, held to as many threads as they were trained with.
+
+    Raises UserError where one is none, or of another text. To be called before NumPy or torch is imported.
+    """
     limit_threads(max(trained_threads(Path("models") / name) for name in names))
     from genai import model as models
     from genai.core.dataset import Dataset
@@ -62,19 +83,8 @@ def main(names: list[str], windows: int, split: str, out: str | None) -> None:
             raise UserError(f"{one.name}: its task is {one.experiment.task}; this takes language models")
         if (data := one.experiment.data) != loaded[0].experiment.data:
             first = f"{loaded[0].name}'s, {loaded[0].experiment.data!r}"
-            raise UserError(f"{one.name}: its data, {data!r}, should be {first}: the windows are the same for all")
-    dataset = Dataset(Path("data") / loaded[0].experiment.data)
-    tokens, characters, text = held_out(dataset, split, windows)
-    measured = [measure(one, tokens, characters) for one in loaded]
-    totals, by_share = ([one for ways in kind for one in ways] for kind in zip(*measured, strict=True))
-    train, coded = dataset.text("train").encode(), text.encode()
-    compressed = {name: given(train, coded, *how) / len(text) for name, how in COMPRESSORS.items()}
-    print(f"{data}, {split}: {len(tokens)} windows of {tokens.shape[1]} tokens, {len(text):,} characters\n")
-    print(f"{table(totals, compressed)}\n\nbits per hidden character, by the share of a window that is hidden\n")
-    print(share_table(by_share))
-    if out:
-        draw(by_share, compressed, Path(out))
-        print(f"\n{out}")
+            raise UserError(f"{one.name}: its data, {data!r}, should be {first}: the text is the same for all")
+    return loaded, Dataset(Path("data") / loaded[0].experiment.data)
 
 
 def held_out(dataset: Any, split: str, n: int) -> tuple[Any, Any, str]:

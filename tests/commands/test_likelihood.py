@@ -15,35 +15,7 @@ from genai.core.dataset import Dataset
 from genai.tasks import language_model
 from tests import project
 
-AUTOREGRESSIVE = project.OF_TEXT | {
-    "code": "genai/diffusion/text", "model": "autoregressive.Autoregressive", "steps": 3,
-    "settings": {"layers": 1, "width": 8, "heads": 2},
-}  # fmt: skip
 NAMES = ["diffusion", "control", "n_gram"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Three models of one text; the networks' weights are not zero anywhere, but they are not trained."""
-    root = tmp_path_factory.mktemp("likelihood")
-    for name, numbers in zip(NAMES, (project.DIFFUSION, AUTOREGRESSIVE, project.N_GRAM), strict=True):
-        numbers = {key: value for key, value in numbers.items() if key != "generator"}
-        project.finish(root, name, **numbers, scores=np.zeros(3))
-        if "steps" in numbers:
-            path = root / "models" / name / "model.safetensors"
-            loaded = models.load(root / "models" / name)
-            torch.manual_seed(0)
-            for parameter in loaded.model.parameters():
-                torch.nn.init.normal_(parameter, std=0.3)
-            models.write_arrays(path, models.state(loaded.model))
-    return root
-
-
-@pytest.fixture
-def here(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(likelihood, "limit_threads", lambda threads: None)
-    return folder
 
 
 def rows(printed):
