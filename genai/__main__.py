@@ -76,6 +76,14 @@ def parser() -> argparse.ArgumentParser:
     cloze.add_argument("--spans", nargs="+", type=int, default=[1, 4, 16], metavar="N", help="tokens that are hidden")
     cloze.add_argument("--windows", type=int, default=64, help="of the split, evenly spaced")
     cloze.add_argument("--split", choices=("validation", "test"), default="validation")
+    classify = commands.add_parser("classify", help="which label makes a held-out text cheapest, beside naive Bayes")
+    classify.add_argument("names", nargs="+", metavar="NAME", help="experiments on the same text, its documents named")
+    classify.add_argument("--labels", nargs="+", metavar="LABEL", help="names of documents without their number")
+    classify.add_argument("--texts", type=int, default=25, metavar="N", help="held-out paragraphs of each label")
+    classify.add_argument(
+        "--contexts", type=int, default=2, metavar="M", help="of training text that stand for a label"
+    )
+    classify.add_argument("--split", choices=("validation", "test"), default="validation")
     mirror = commands.add_parser("track", help="mirror the files of all stages into MLflow")
     mirror.add_argument("--follow", action="store_true", help="until standard input ends, while stages run")
     mirror.add_argument("--release", action="store_true", help="then release")
