@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genai.commands.likelihood import Measured, held_out, load
-from genai.commands.quality import following
+from genai.commands.quality import following, one_by_one
 from genai.core.config import UserError
 
 ROWS = 8  # windows that a network is given at a time; no result depends on it
@@ -140,13 +140,13 @@ def filled(one: Any, hidden: Spans, given: str) -> tuple[Any, Any]:
 
 
 def continued(one: Any, hidden: Spans) -> Any:
-    """Return how an autoregressive model continues the windows' left sides greedily, (N, n)."""
+    """Return how an autoregressive model, or block diffusion, continues the windows' left sides greedily, (N, n)."""
     import torch
 
     n, tokens = hidden.places.shape[1], []
     for window, begin in zip(torch.from_numpy(hidden.windows), hidden.begins.tolist(), strict=True):
         canvas = torch.cat([window[:begin], torch.full((n,), -1)])[None]
-        sampling = one.model.Sampling(temperature=COLDEST, length=begin + n)
+        sampling = one_by_one(one, COLDEST, begin + n)
         with torch.no_grad():
             tokens.append(one.model.sample(canvas, sampling, torch.Generator().manual_seed(0))[0, begin:])
     return torch.stack(tokens).numpy()

@@ -269,7 +269,7 @@ def token_by_token(model: Any, others: list[Any], n: int, temperature: float) ->
 
 
 def written(one: Any, n: int, temperature: float) -> Written:
-    """Return n texts of an autoregressive model or of n-grams: see `sampled`."""
+    """Return n texts of an autoregressive model, of block diffusion or of n-grams: see `sampled`."""
     import torch
 
     T, generator = one.description.shape[0], torch.Generator().manual_seed(0)
@@ -277,11 +277,17 @@ def written(one: Any, n: int, temperature: float) -> Written:
     if not hasattr(one.model, "sample"):
         tokens = n_gram_texts(one.model, n, T, temperature)
         return one.name, tokens, math.nan, time.process_time() - start
-    sampling = one.model.Sampling(temperature=temperature, length=T)
+    sampling = one_by_one(one, temperature, T)
     with torch.no_grad():
         for i in range(0, n, ROWS):
             parts.append(one.model.sample(torch.full((min(ROWS, n - i), T), -1), sampling, generator))
     return one.name, torch.cat(parts).numpy(), float(T), time.process_time() - start
+
+
+def one_by_one(one: Any, temperature: float, length: int) -> Any:
+    """Return the numbers by which a network writes from left to right, block diffusion as well."""
+    order = {"sampler": "left_to_right"} if "sampler" in one.model.Sampling.model_fields else {}
+    return one.model.Sampling(temperature=temperature, length=length, **order)
 
 
 def n_gram_texts(model: Any, n: int, T: int, temperature: float) -> Any:

@@ -11,7 +11,8 @@ from genai.basics import KneserNey
 from genai.commands import cloze
 from genai.core.config import UserError
 from genai.core.dataset import Dataset, Description
-from tests.commands.conftest import STATES, P, T, V, denoise
+from tests import project
+from tests.commands.conftest import MODELS, STATES, P, T, V, denoise
 
 
 def spans(windows, begins, n):
@@ -61,6 +62,16 @@ def test_greedy_continuations_are_of_the_cheapest_token(here):
     told = cloze.asked(one, spans(windows, [9, 14, 20], 3))
     assert [one.given for one in told] == [cloze.LEFT]  # both sides are for a single token
     assert told[0].tokens.shape == (3, 3)
+
+
+def test_block_diffusion_is_asked_for_what_it_can_see(here):
+    name = "blocks"
+    numbers = MODELS["control"] | {"model": "blocks.BlockDiffusion"}
+    numbers |= {"settings": {"layers": 1, "width": 8, "heads": 2, "block": 4}}
+    project.finish(here, name, **numbers, scores=np.zeros(3))
+    windows = Dataset(here / "data/text").arrays("validation")["tokens"][:3]
+    (told,) = cloze.asked(models.load(here / "models" / name), spans(windows, [9, 14, 20], 3))
+    assert told.given == cloze.LEFT and told.tokens.shape == (3, 3) and (told.tokens < 256).all()
 
 
 def test_n_grams_tell_a_token_between_two_sides_by_bayes_rule():
