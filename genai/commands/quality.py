@@ -31,7 +31,7 @@ from typing import Any
 from genai.commands.likelihood import load
 from genai.core.config import UserError
 
-ROWS = 8  # texts that are written at a time; those of a diffusion model do not depend on it
+ROWS = 8  # texts that are written at a time; no result depends on it
 PILOT, ROUNDS = 8, 8  # texts on which a sampler's number is searched for, and halvings of its range
 # by their own number, from few evaluations (u = 0) to one a token (u = 1)
 OWN: dict[str, tuple[str, Callable[[float], float]]] = {
