@@ -59,7 +59,9 @@ def main(names: list[str], labels: list[str] | None, texts: int, contexts: int, 
     taken = [one for label in labels for one in found[label]]
     text = {label: "\n\n".join(training[label].values()) for label in labels}
     before = {label: before_a_text(dataset, label, text[label], contexts) for label in labels}
-    print(f"{dataset.directory.name}, {split}: {len(taken)} texts of {len(labels)} labels, {contexts} contexts each\n")
+    print(
+        f"{dataset.directory.name}, {split}: {len(taken)} texts of {len(labels)} labels; contexts of a label: {contexts}\n"
+    )
     print(heading(labels))
     for one in loaded:
         for way, log_p in scores(one, dataset, text, before, taken).items():

@@ -18,7 +18,7 @@ below real text's by more than 2 standard errors of their difference, and distin
 
 What a sampler costs is set by `steps` or by its own number, which is searched for on a few texts; the evaluations that are
 printed are counted. Rows beyond a token at a time are left out: such samplers have no more to ask. 32 texts of 128 tokens
-of a 4-layer model of width 128 take about 7 ms of CPU for each text and evaluation: some 15 CPU-minutes from 8 to 256.
+of a 4-layer model of width 128 take about 7 ms of CPU for each text and evaluation: by that some 15 CPU-minutes from 8 to 256.
 """
 
 import math
