@@ -7,7 +7,7 @@ Ke et al., "LightGBM", 2017 (histograms, growth best first).
 import heapq
 import itertools
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -288,6 +288,12 @@ def both_ways(x: np.ndarray) -> np.ndarray:
     return np.hstack([np.where(absent, np.inf, x), np.where(absent, -np.inf, x)]) if absent.any() else x
 
 
+def leaves_reached(x: np.ndarray, n_features: int, roots: np.ndarray, trees: Flat) -> np.ndarray:
+    """Return the leaf that each row of x, as both_ways returns it for n_features, reaches from each root, (roots, N)."""
+    beside = n_features if x.shape[1] > n_features else 0  # where the columns begin in which a missing value goes left
+    return descend(x, roots, trees.left, trees.feature + beside * trees.missing_left, trees.threshold)
+
+
 class Boosting(BaseEstimator):
     """What both share: the sum of a constant and of trees.
 
@@ -296,18 +302,34 @@ class Boosting(BaseEstimator):
     baseline_, (T,); n_iter_; train_score_ and validation_score_, minus the mean loss from the baseline on.
     """
 
-    learning_rate: float
-    max_iter: int
-    max_leaf_nodes: int | None
-    max_depth: int | None
-    min_samples_leaf: int
-    l2_regularization: float
-    max_bins: int
-    early_stopping: Any
-    validation_fraction: float
-    n_iter_no_change: int
-    tol: float
-    random_state: int | None
+    def __init__(
+        self,
+        *,
+        learning_rate: Rate = 0.1,
+        max_iter: Count = 100,
+        max_leaf_nodes: AtLeastTwo | None = 31,
+        max_depth: Count | None = None,
+        min_samples_leaf: Count = 20,
+        l2_regularization: NotNegative = 0.0,
+        max_bins: BinCount = 255,
+        early_stopping: Literal["auto"] | bool = "auto",
+        validation_fraction: Part = 0.1,
+        n_iter_no_change: Count = 10,
+        tol: NotNegative = 1e-7,
+        random_state: Seed | None = None,
+    ):
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.max_leaf_nodes = max_leaf_nodes
+        self.max_depth = max_depth
+        self.min_samples_leaf = min_samples_leaf
+        self.l2_regularization = l2_regularization
+        self.max_bins = max_bins
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.random_state = random_state
 
     def boost(self, X: np.ndarray, y: np.ndarray, n_classes: int) -> None:
         """Learn from X (N, D), where NaN is missing, and y (N,): numbers, or the classes' indices."""
@@ -340,9 +362,7 @@ class Boosting(BaseEstimator):
                 for rows, value in leaves:
                     raw[rows, k] += value
                 if stopping:
-                    column = tree.feature + n_features * (tree.missing_left & (X_val.shape[1] > n_features))
-                    leaf = descend(X_val, np.zeros(1, int), tree.left, column, tree.threshold)[0]
-                    raw_val[:, k] += tree.value[leaf]
+                    raw_val[:, k] += tree.value[leaves_reached(X_val, n_features, np.zeros(1, int), tree)[0]]
             train.append(-mean_loss(raw, y, n_classes))
             if stopping:
                 validation.append(-mean_loss(raw_val, y_val, n_classes))
@@ -373,13 +393,12 @@ class Boosting(BaseEstimator):
 
     def add_trees(self, raw: np.ndarray, x: np.ndarray) -> None:
         """Add to raw (n, T) what the trees say of x, as both_ways returns it."""
+        trees = Flat(self.children_left_, self.feature_, self.threshold_, self.missing_left_, self.value_)
         roots, n_columns = self.offsets_[:-1], raw.shape[1]
-        missing = x.shape[1] > self.n_features_in_
-        feature = self.feature_ + self.n_features_in_ * self.missing_left_ if missing else self.feature_
         step = n_columns * max(1, BLOCK // raw.size)  # whole iterations
         for some in (roots[i : i + step] for i in range(0, len(roots), step)):
-            leaf = descend(x, some, self.children_left_, feature, self.threshold_)
-            raw += self.value_[leaf].reshape(-1, n_columns, len(x)).sum(0).T
+            leaf = leaves_reached(x, self.n_features_in_, some, trees)
+            raw += trees.value[leaf].reshape(-1, n_columns, len(x)).sum(0).T
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -392,35 +411,6 @@ class HistGradientBoostingClassifier(ClassifierMixin, Boosting):
 
     takes = frozenset({"table", "images"})
     task = "classification"
-
-    def __init__(
-        self,
-        *,
-        learning_rate: Rate = 0.1,
-        max_iter: Count = 100,
-        max_leaf_nodes: AtLeastTwo | None = 31,
-        max_depth: Count | None = None,
-        min_samples_leaf: Count = 20,
-        l2_regularization: NotNegative = 0.0,
-        max_bins: BinCount = 255,
-        early_stopping: Literal["auto"] | bool = "auto",
-        validation_fraction: Part = 0.1,
-        n_iter_no_change: Count = 10,
-        tol: NotNegative = 1e-7,
-        random_state: Seed | None = None,
-    ):
-        self.learning_rate = learning_rate
-        self.max_iter = max_iter
-        self.max_leaf_nodes = max_leaf_nodes
-        self.max_depth = max_depth
-        self.min_samples_leaf = min_samples_leaf
-        self.l2_regularization = l2_regularization
-        self.max_bins = max_bins
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.random_state = random_state
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "HistGradientBoostingClassifier":
         """X: (N, D), y: (N,) classes. Raises ValueError where there is one class only."""
@@ -449,35 +439,6 @@ class HistGradientBoostingRegressor(RegressorMixin, Boosting):
 
     takes = frozenset({"table", "images"})
     task = "regression"
-
-    def __init__(
-        self,
-        *,
-        learning_rate: Rate = 0.1,
-        max_iter: Count = 100,
-        max_leaf_nodes: AtLeastTwo | None = 31,
-        max_depth: Count | None = None,
-        min_samples_leaf: Count = 20,
-        l2_regularization: NotNegative = 0.0,
-        max_bins: BinCount = 255,
-        early_stopping: Literal["auto"] | bool = "auto",
-        validation_fraction: Part = 0.1,
-        n_iter_no_change: Count = 10,
-        tol: NotNegative = 1e-7,
-        random_state: Seed | None = None,
-    ):
-        self.learning_rate = learning_rate
-        self.max_iter = max_iter
-        self.max_leaf_nodes = max_leaf_nodes
-        self.max_depth = max_depth
-        self.min_samples_leaf = min_samples_leaf
-        self.l2_regularization = l2_regularization
-        self.max_bins = max_bins
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.random_state = random_state
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "HistGradientBoostingRegressor":
         """X: (N, D), y: (N,)."""
