@@ -61,7 +61,7 @@ class Linear:
         size = len(chosen)
         return squared_distances(self.x[chosen], self.x[chosen], self.room[: size**2].reshape(size, size))
 
-    def product(self, chosen: np.ndarray, change: np.ndarray) -> np.ndarray:
+    def product(self, chosen: np.ndarray, change: np.ndarray, _: np.ndarray) -> np.ndarray:
         """Return K[:, chosen] change, (N,)."""
         return self.x @ (change @ self.x[chosen])
 
@@ -75,15 +75,15 @@ class RBF:
     def distances(self, chosen: np.ndarray) -> np.ndarray:
         """Return the squared distances among the chosen in the space of the kernel, K_ii + K_jj - 2 K_ij, (Q, Q)."""
         size = len(chosen)
-        self.s = rbf(self.x[chosen], self.x[chosen], self.gamma, self.room[: size**2].reshape(size, size))
-        self.s *= -2
-        self.s += 2
-        return self.s
+        s = rbf(self.x[chosen], self.x[chosen], self.gamma, self.room[: size**2].reshape(size, size))
+        s *= -2
+        s += 2
+        return s
 
-    def product(self, chosen: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """Return K[:, chosen] change, (N,)."""
+    def product(self, chosen: np.ndarray, change: np.ndarray, s: np.ndarray) -> np.ndarray:
+        """Return K[:, chosen] change, (N,), for changes that sum to 0; s: the distances among the chosen."""
         if len(chosen) == len(self.x):
-            return change @ self.s / -2  # as the changes sum to 0
+            return change @ s / -2
         moved = change != 0
         return expand(self.x, self.x[chosen[moved]], change[moved], self.gamma)
 
@@ -210,9 +210,10 @@ def solve_dual(
         part, before = beta[chosen], beta[chosen]
         limits = lower[chosen], upper[chosen]
         inner = max(tol, INNER * gap) if len(chosen) < len(y) else tol
-        steps += smo(kernel.distances(chosen), g[chosen], part, *limits, inner, max_iter - steps)
+        s = kernel.distances(chosen)
+        steps += smo(s, g[chosen], part, *limits, inner, max_iter - steps)
         beta[chosen] = part
-        g -= kernel.product(chosen, part - before)
+        g -= kernel.product(chosen, part - before, s)
     free = (lower < beta) & (beta < upper)
     return beta, float(g[free].mean() if free.any() else (up.max() + down.min()) / 2), steps
 

@@ -133,12 +133,14 @@ def test_newton_stays_within_the_box_and_never_lowers_the_objective():
 
 def test_both_kernels_give_distances_and_products_of_their_matrix():
     X = np.random.default_rng(0).normal(size=(30, 4)) + 100
-    room, chosen = np.empty(900), np.array([3, 7, 20])
-    change = np.array([0.5, -0.7, 0.2])
+    room = np.empty(900)
     for kernel, k in ((Linear(X, room), X @ X.T), (RBF(X, room, 0.3), rbf(X, X, 0.3))):
         expected = np.diag(k)[:, None] + np.diag(k) - 2 * k
-        np.testing.assert_allclose(kernel.distances(chosen), expected[np.ix_(chosen, chosen)], atol=1e-9)
-        np.testing.assert_allclose(kernel.product(chosen, change), k[:, chosen] @ change, atol=1e-9)
+        for chosen in (np.array([3, 7, 20]), np.arange(30)):
+            change = np.resize([0.5, -0.7, 0.2], len(chosen))
+            s = kernel.distances(chosen)
+            np.testing.assert_allclose(s, expected[np.ix_(chosen, chosen)], atol=1e-9)
+            np.testing.assert_allclose(kernel.product(chosen, change, s), k[:, chosen] @ change, atol=1e-9)
 
 
 def test_distances_are_exact_far_from_the_origin():
