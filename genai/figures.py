@@ -21,6 +21,7 @@ LINES = [color for color in COLORS if color != "#F0E442"]  # a thin line of yell
 ANNOTATED = 20  # rows and columns up to which a table of counts shows its numbers
 STEPS = 100  # of a plane's sides at which a model is asked
 POINTS = 500  # drawn of a cloud whose points are marked one by one
+FITTED = 10_000  # examples that a plane is laid through
 DENSITY = 13  # letters to an inch of a table
 COLUMNS = 5  # pictures in a row of examples
 CAPTION = 15  # letters in a line above each
@@ -91,12 +92,21 @@ def counts(table: np.ndarray, rows: list[str], columns: list[str], ylabel: str, 
 # --- a plane through the examples -------------------------------------------------------------------
 
 
+def evenly(n: int, most: int) -> np.ndarray:
+    """Return at most so many of the first n indices, evenly apart, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, most).astype(int))
+
+
 class Plane:
-    """The plane through the mean of x (N, D) in which it varies most: its first two principal components."""
+    """The plane through the mean of x (N, ...) in which it varies most: its first two principal components.
+
+    Of more than FITTED examples, so many evenly: more would turn it by less than a point's width, and cost seconds.
+    """
 
     def __init__(self, x: np.ndarray):
         from sklearn.decomposition import PCA
 
+        x = x[evenly(len(x), FITTED)]
         pca = PCA(2, svd_solver="randomized", random_state=0).fit(x.reshape(len(x), -1).astype(np.float64))
         self.mean, self.components = pca.mean_, pca.components_  # (D,), (2, D)
         self.share = float(pca.explained_variance_ratio_.sum())  # of the variance
@@ -122,7 +132,7 @@ def mark(ax: Any, points: np.ndarray, color: np.ndarray, kind: np.ndarray, names
     """
     from matplotlib.patheffects import withStroke
 
-    taken = np.unique(np.linspace(0, len(points) - 1, POINTS).astype(int))
+    taken = evenly(len(points), POINTS)
     points, color, kind = points[taken], color[taken], kind[taken]
     colors = np.array(COLORS)[color % len(COLORS)]
     if max(map(len, names)) <= 2:

@@ -20,6 +20,17 @@ def test_a_plane_is_that_of_the_first_two_principal_components():
     assert plane.project(plane.example(points)) == pytest.approx(points, abs=1e-5)
 
 
+def test_a_plane_through_some_of_many_examples_is_nearly_that_through_all(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(20_000, 5)) * [5, 3, 1, 0.5, 0.1]
+    some = figures.Plane(x)
+    monkeypatch.setattr(figures, "FITTED", len(x))
+    every = figures.Plane(x)
+    assert not np.array_equal(some.components, every.components)
+    assert np.abs((some.components * every.components).sum(1)) == pytest.approx(1, abs=1e-3)
+    assert some.share == pytest.approx(every.share, abs=0.01)
+    assert figures.evenly(3, 10).tolist() == [0, 1, 2] and figures.evenly(101, 3).tolist() == [0, 50, 100]
+
+
 def test_regions_tell_what_is_said_of_the_places_of_points():
     plane = figures.Plane(RNG.normal(size=(50, 3)) * [4, 2, 0.1])
     points = RNG.normal(size=(20, 2))
