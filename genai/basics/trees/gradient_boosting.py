@@ -136,9 +136,18 @@ class Node:
     rows: np.ndarray
     total: np.ndarray  # (S,) their sums
     depth: int = 0
-    histogram: np.ndarray | None = None  # (S, B) their sums in each bin
+    histogram: np.ndarray | None = None  # (S, B) their sums in each bin, in whole numbers
     split: Split | None = None
     children: tuple["Node", ...] = ()
+
+
+def whole(stats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return stats (N, S) in whole numbers of units (S,), powers of two so small that sums just stay below 2^53.
+
+    Sums of these are exact, in any order and by subtraction too, and as integers NumPy cumulates them ten times as fast.
+    """
+    exponents = np.frexp(np.abs(stats).max(0))[1] + len(stats).bit_length() - 53
+    return np.rint(np.ldexp(stats, -exponents)), np.ldexp(1.0, exponents)
 
 
 def histogram(bins: Bins, rows: np.ndarray, stats: np.ndarray) -> np.ndarray:
@@ -158,24 +167,24 @@ def histogram(bins: Bins, rows: np.ndarray, stats: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(sums.T)
 
 
-def find_splits(nodes: list[Node], used: np.ndarray, bins: Bins, rules: Rules) -> None:
-    """Set the best split of each node among those after the `used` bins, the others being empty.
+def find_splits(nodes: list[Node], used: np.ndarray, bins: Bins, units: np.ndarray, rules: Rules) -> None:
+    """Set the best split of each node among those after the `used` bins, the others being empty; units: (S,).
 
     A leaf that moves its examples by w changes the loss by G w + (H + l2) w^2 / 2, at best by -G^2 / (H + l2) / 2, G and
     H being sums of gradient and hessian. So a split gains, up to the half (XGBoost, equation 7),
     G_L^2 / (H_L + l2) + G_R^2 / (H_R + l2) - G^2 / (H + l2).
     """
     sums = np.stack([node.histogram.take(used, axis=1) for node in nodes], axis=1)  # type: ignore[union-attr]
+    sums, units = sums.astype(np.int64), units[:, None, None]
     total = np.stack([node.total for node in nodes], axis=1)[:, :, None]
     first = np.searchsorted(used, bins.first)
     by_feature = np.add.reduceat(sums, first, axis=2)
-    is_missing = bins.missing[used] == used
     missing = None
-    if is_missing.any():
-        missing = np.add.reduceat(np.where(is_missing, sums, 0), first, axis=2)
+    if (bins.missing >= 0).any():
+        missing = np.add.reduceat(np.where(bins.missing[used] == used, sums, 0), first, axis=2) * units
         missing = np.repeat(missing, np.diff(first, append=len(used)), axis=2)
     sums[:, :, first[1:]] -= by_feature[:, :, :-1]  # so that one cumulative sum starts anew at each feature
-    left = sums.cumsum(axis=2)
+    left = sums.cumsum(axis=2) * units
     options = [left] if missing is None else [left, left + missing]
     gains = [gain(option, total, rules) for option in options]
     for i, node in enumerate(nodes):
@@ -205,12 +214,13 @@ def gain(left: np.ndarray, total: np.ndarray, rules: Rules) -> np.ndarray:
 def grow(bins: Bins, stats: np.ndarray, rules: Rules) -> Node:
     """Grow a tree best first: of all leaves, the one whose split gains most is split next. Returns the root."""
     rows = np.arange(len(stats))
-    root = Node(rows, stats.sum(0), histogram=histogram(bins, rows, stats))
+    values, units = whole(stats)
+    root = Node(rows, stats.sum(0), histogram=histogram(bins, rows, values))
     leaves: list[tuple[float, int, Node]] = []  # a heap by gain, the older first where two gain the same
     n_leaves, order = 1, itertools.count()
 
     def offer(nodes: list[Node], used: np.ndarray) -> None:
-        find_splits(nodes, used, bins, rules)
+        find_splits(nodes, used, bins, units, rules)
         for node in nodes:
             if node.split is not None and node.split.gain > 0:
                 heapq.heappush(leaves, (-node.split.gain, next(order), node))
@@ -222,8 +232,8 @@ def grow(bins: Bins, stats: np.ndarray, rules: Rules) -> Node:
         node.children = children(node, bins)
         n_leaves += 1
         if nodes := [child for child in node.children if rules.may_split(child)]:
-            used = np.flatnonzero(node.histogram[1])  # type: ignore[index]
-            share_histogram(node, bins, stats)
+            used = (node.histogram[1] > 0).nonzero()[0]  # type: ignore[index]
+            share_histogram(node, bins, values)
             offer(nodes, used)
         node.histogram = None
     return root
@@ -234,18 +244,19 @@ def children(node: Node, bins: Bins) -> tuple[Node, Node]:
     assert node.split is not None
     _, at, missing_left, left = node.split
     feature = bins.feature[at]
+    first, missing = int(bins.first[feature]), int(bins.missing[at])  # as NumPy's, they would widen all codes
     code = bins.columns[feature].take(node.rows)
-    goes_left = code <= at - bins.first[feature]
-    if missing_left and bins.missing[at] >= 0:
-        goes_left |= code == bins.missing[at] - bins.first[feature]
+    goes_left = code <= at - first
+    if missing_left and missing >= 0:
+        goes_left |= code == missing - first
     rows = node.rows.compress(goes_left), node.rows.compress(~goes_left)
     return Node(rows[0], left, node.depth + 1), Node(rows[1], node.total - left, node.depth + 1)
 
 
-def share_histogram(node: Node, bins: Bins, stats: np.ndarray) -> None:
+def share_histogram(node: Node, bins: Bins, values: np.ndarray) -> None:
     """Set the children's histograms: the smaller one's by counting, its sibling's is what is left of the parent's."""
     small, large = sorted(node.children, key=lambda child: len(child.rows))
-    small.histogram = histogram(bins, small.rows, stats)
+    small.histogram = histogram(bins, small.rows, values)
     large.histogram = node.histogram - small.histogram
 
 
@@ -359,8 +370,10 @@ class Boosting(BaseEstimator):
                 root = grow(bins, np.stack(columns, axis=1), rules)
                 tree, leaves = flatten(root, bins, rules, self.learning_rate)
                 trees.append(tree)
+                moved = np.empty(len(y))
                 for rows, value in leaves:
-                    raw[rows, k] += value
+                    moved[rows] = value
+                raw[:, k] += moved
                 if stopping:
                     raw_val[:, k] += tree.value[leaves_reached(X_val, n_features, np.zeros(1, int), tree)[0]]
             train.append(-mean_loss(raw, y, n_classes))

@@ -18,6 +18,7 @@ from genai.basics.trees.gradient_boosting import (
     grow,
     histogram,
     mean_loss,
+    whole,
 )
 from genai.model import state
 
@@ -100,6 +101,16 @@ def test_a_histogram_holds_the_sums_of_each_bin(monkeypatch, chunk):
         for code in bins.codes[i]:
             expected[:, code] += stats[i]
     np.testing.assert_allclose(histogram(bins, rows, stats), expected, atol=1e-12)
+
+
+def test_statistics_in_whole_numbers_are_near_and_their_sums_exact():
+    stats = np.random.default_rng(0).normal(size=(1000, 3)) * [1e-6, 1.0, 1e9]
+    values, units = whole(stats)
+    assert (np.abs(values * units - stats) < 1e-12 * np.abs(stats).max(0)).all()
+    exact = [sum(map(int, column)) for column in values.T]
+    assert values.sum(0).tolist() == values[::-1].cumsum(0)[-1].tolist() == exact
+    assert all(sum(abs(int(value)) for value in column) < 2**53 for column in values.T)
+    assert not whole(np.zeros((5, 1)))[0].any()
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.2])
