@@ -54,8 +54,8 @@ CNN = OF_DIGITS | {
     "settings": {"channels": [4], "n_features": 8},
 }  # fmt: skip
 FLOW = OF_DIGITS | {
-    "code": "genai/diffusion/image.py", "model": "FlowMatching", "task": "flow_matching", "steps": 3,
-    "settings": {"channels": [4, 4], "n_embedding": 8},
+    "code": "genai/diffusion/image", "model": "model.ImageDiffusion", "task": "image_diffusion", "steps": 3,
+    "settings": {"process": "flow_matching", "channels": [4, 4], "n_embedding": 8},
     "generator": {"task": "image_generation", "judge": "cnn", "real": "digits", "sampling": {"steps": 2, "seed": 0}},
 }  # fmt: skip
 OF_TEXT = {"description": TEXT, "data": "text", "task": "language_model"}
@@ -73,7 +73,7 @@ DIFFUSION = OF_TEXT | {
 # One of each kind is enough to see the pipeline work; what algorithms compute is tested beside them
 LEFT_OUT = (
     "linear_regression", "lasso", "naive_bayes", "neighbors", "decision_tree", "random_forest", "gradient_boosting",
-    "gaussian_mixture", "backpropagation",
+    "gaussian_mixture", "backpropagation", "image_ddpm",
 )  # fmt: skip
 
 
@@ -81,6 +81,7 @@ def shrink(params: dict) -> dict:
     """Return the project's parameters with fewer experiments of a few steps; everything else as it is."""
     for name in LEFT_OUT:
         del params["experiments"][name]
+        params["generators"].pop(name, None)
     for data in params["datasets"].values():
         if data["kind"] == "text":
             data.update(test=0.01, validation=0.01, vocabulary_size=512)

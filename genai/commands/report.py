@@ -14,8 +14,8 @@ from genai.core.stage import stage
 
 REPORTS = Path("reports")
 SHOWN = 80  # images of which the weights of a model are shown
-KINDS = ("curves", "confusion", "calibration", "residuals", "contingency", "loss_by_time", "bits_per_character")
-READS = ("figures", "grades", "learning_curves", "looks", "metrics", "models", "plots", "samples")
+KINDS = ("curves", "confusion", "calibration", "residuals", "contingency", "denoising_error", "bits_per_character")
+READS = ("figures", "generated", "grades", "learning_curves", "looks", "metrics", "models", "plots", "samples")
 
 
 def main() -> None:

@@ -301,8 +301,8 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         temporary.write_bytes(content)  # its own way of writing files hides the error of a full disk
 
 
-def write_image_grid(x: np.ndarray, path: Path) -> None:
-    """Write images (rows, columns, C, H, W) in [0, 1] as one PNG, enlarged to about 40 pixels each, atomically."""
+def image_grid(x: np.ndarray) -> Any:
+    """Return images (rows, columns, C, H, W) in [0, 1] as one `PIL.Image`, enlarged to about 40 pixels each."""
     from PIL import Image
 
     x = np.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.5)
@@ -311,8 +311,13 @@ def write_image_grid(x: np.ndarray, path: Path) -> None:
     pixels = (np.clip(grid, 0, 1) * 255).round().astype(np.uint8)
     image = Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels)
     factor = max(1, 40 // width)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def write_image_grid(x: np.ndarray, path: Path) -> None:
+    """Write images (rows, columns, C, H, W) in [0, 1] as one PNG, atomically."""
     with atomic(path) as temporary:
-        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(temporary, "PNG")
+        image_grid(x).save(temporary, "PNG")
 
 
 def split_indices(n: int, shares: dict[str, float], seed: int, y: np.ndarray | None = None) -> dict[str, np.ndarray]:

@@ -29,10 +29,10 @@ GOOD = {
         },
         "images": {
             "data": "digits",
-            "task": "flow_matching",
-            "code": "genai/diffusion/image.py",
-            "model": "FlowMatching",
-            "config": {"channels": [8], "n_embedding": 8},
+            "task": "image_diffusion",
+            "code": "genai/diffusion/image",
+            "model": "model.ImageDiffusion",
+            "config": {"process": "flow_matching", "channels": [8], "n_embedding": 8},
             "train": GRADIENT,
         },
         "mean": {
@@ -140,7 +140,7 @@ def test_the_projects_of_this_repository_are_sound(project):
         ("datasets.digits.test", 1.5, r"datasets\.digits\.test: 1\.5 should be less than"),
         ("looks.cnn.data", "diabetes", r"looks\.cnn\.data: 'diabetes' should be 'digits', the experiment's"),
         ("looks.other", GOOD["looks"]["cnn"], r"looks\.other: 'other' is not a key of experiments"),
-        ("looks.images", GOOD["looks"]["cnn"], r"looks\.images\.code: 'genai/cnn/look.py' draws a ConvNet; 'images' is a FlowMatching"),
+        ("looks.images", GOOD["looks"]["cnn"], r"looks\.images\.code: 'genai/cnn/look.py' draws a ConvNet; 'images' is a ImageDiffusion"),
         ("looks.cnn.code", "genai/cnn/lok.py", r"looks\.cnn\.code: 'genai/cnn/lok.py': there is no such file"),
         ("looks.cnn.code", "genai/cnn/classifier.py", r"looks\.cnn\.code: .* should be a file with LOOKS_AT"),
         ("looks.cnn.mistake", 3, r"looks\.cnn\.mistake: unknown key; did you mean mistakes\?"),
