@@ -37,16 +37,19 @@ CAPTIONS = {
     "the model missed.",
     "most_wrong": "The test examples that cost most.",
     "bits_per_character": "How hard each stretch of the test text is to predict.",
-    "loss_by_time": "How well the velocity is known along the way from noise to image. At either end a part of it is "
-    "unknowable.",
+    "denoising_error": "How far the image that it makes out in noise is from the true one, by how much of the picture is image.",
     "weights": "What it learned, where weights are images themselves: centers, templates or filters.",
     "grid": "What it draws: a row for each class.",
+    "denoising": "From noise to image, as it happens.",
+    "trajectories": "From noise to image, at the steps of its sampler.",
+    "guidance": "The same noises under more and more guidance: from any class to the stereotype of one.",
+    "interpolations": "From the image of one noise to that of another, of the same class.",
     "architecture": "The layers from image to class, drawn from the model, with what each makes of one image.",
     "filters": "The filters of the first layer.",
     "feature_maps": "What channels of each depth answer to the same images.",
     "exciting": "The training images that excite a channel most, and which part of them.",
     "grad_cam": "Where it looks: the places that speak for the class (Grad-CAM).",
-    "neighbors": "The training images that are nearest in the space of its features.",
+    "neighbors": "The training images that are nearest in the space of features: a classifier's own, or those of a generator's judge.",
     "mistakes": "What it gets wrong on validation, and how surely.",
     "curves": "Loss on training and validation over the steps of training.",
 }
@@ -101,7 +104,7 @@ def replays(root: Path, board: list[leaderboard.Row]) -> list[dict[str, Any]]:
 
 def figures_of(root: Path, name: str) -> list["Figure"]:
     """Return an experiment's pictures: samples, what it looks at, its task's figures, its weights."""
-    return [*_figures(root, name, "samples", "looks", "figures", "reports/figures")]
+    return [*_figures(root, name, "samples", "generated", "looks", "figures", "reports/figures")]
 
 
 def _figures(root: Path, name: str, *folders: str) -> Iterator["Figure"]:
