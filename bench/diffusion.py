@@ -1,0 +1,141 @@
+"""The tables of genai/diffusion/README.md: python -m bench.diffusion images [--seconds N] [--seeds N] [--split SPLIT].
+
+images: every recipe of params.yaml whose task is image_diffusion, over the same network, each trained for as many steps as
+take N CPU-seconds on this machine, graded as `genai grade` does, and sampled in few and in many evaluations of the network.
+It wants data/ and the judge's models/, which `dvc repro` makes. Prints what it writes to reports/diffusion_images.md.
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genai import model as models
+from genai.core.config import Generator, load, validate
+from genai.core.dataset import Dataset, write_text
+from genai.model import Loaded
+from genai.tasks import image_generation
+from genai.training.gradient_descent.train import Config, descend
+
+TRIED = 30  # steps by which the cost of one is known
+EVALUATIONS = (4, 8, 16, 32)
+METRICS = ("classification_accuracy", "kernel_distance", "frechet", "density", "coverage", "memorization")
+
+
+def trained(name: str, seed: int, seconds: float) -> tuple[Loaded, int, float]:
+    """Return a recipe's model, trained for so many CPU-seconds, its steps and the CPU-seconds that it took."""
+    experiment = load().experiments[name]
+    dataset = Dataset(Path("data") / experiment.data)
+    arrays, validation = dataset.arrays("train"), {k: v[:64] for k, v in dataset.arrays("validation").items()}
+
+    def run(steps: int) -> tuple[Any, float]:
+        numbers = experiment.train.model_dump() | {"seed": seed, "steps": steps, "validate_every": steps}
+        torch.manual_seed(seed)
+        model = models.build(name, experiment, dataset.description)
+        start = time.process_time()
+        with tempfile.TemporaryDirectory() as work:
+            model = descend(model, arrays, validation, validate(Config, numbers, "train"), Path(work), "")
+        return model, time.process_time() - start
+
+    steps = max(TRIED, round(seconds / (run(TRIED)[1] / TRIED)))
+    model, took = run(steps)
+    return Loaded(model, name, experiment, dataset.description, Path()), steps, took
+
+
+def graded(loaded: Loaded, generator: Generator, split: str, **changes: Any) -> dict[str, float]:
+    """Return the grades of a model's samples, drawn with changed numbers."""
+    judge, real = models.load(Path("models") / generator.judge), Dataset(Path("data") / generator.real)
+    numbers = {"seed": loaded.experiment.train.seed} | generator.sampling | changes
+    sampling = validate(loaded.model.Sampling, loaded.model.Sampling.of_sampler(numbers), "sampling")
+    with tempfile.TemporaryDirectory() as folder:
+        image_generation.draw(loaded, sampling, generator.grade, Path(folder))
+        return image_generation.grade(loaded, judge, real, sampling, Path(folder))[split]
+
+
+def kernel_distance(loaded: Loaded, generator: Generator, split: str, **changes: Any) -> float:
+    """Return the kernel distance alone of a model's samples, drawn with changed numbers."""
+    judge, real = models.load(Path("models") / generator.judge), Dataset(Path("data") / generator.real)
+    numbers = loaded.model.Sampling.of_sampler(generator.sampling | changes)
+    labels = np.arange(generator.grade["n"]) % real.description.n_classes
+    drawn = image_generation.images(loaded, labels, validate(loaded.model.Sampling, numbers, "sampling"))
+    ours, theirs = (judge.apply("features", x) for x in (drawn, real.arrays(split)["x"]))
+    return image_generation.kernel_distance(ours[: image_generation.COMPARED], theirs[: image_generation.COMPARED])
+
+
+def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
+    """Yield the lines of the tables."""
+    params = load()
+    names = [
+        name for name, e in params.experiments.items() if e.task == "image_diffusion" and name in params.generators
+    ]
+    yield f"{seeds} seeds, {seconds:.0f} CPU-seconds of training each, one thread of {processor()}; figures of {split}."
+    yield ""
+    yield f"| recipe | steps | CPU-s | {' | '.join(METRICS)} |"
+    yield "| --- | ---: | ---: |" + " ---: |" * len(METRICS)
+    by_evaluations, controls = [], {}
+    for name in names:
+        generator, runs = params.generators[name], [trained(name, seed, seconds) for seed in range(seeds)]
+        grades = [graded(loaded, generator, split, seed=seed) for seed, (loaded, *_) in enumerate(runs)]
+        columns = [of_seeds([g[metric] for g in grades]) for metric in METRICS]
+        yield f"| {name} | {runs[0][1]} | {np.mean([took for *_, took in runs]):.0f} | {' | '.join(columns)} |"
+        controls = grades[0]
+        for sampler, each in (("euler", 1), ("heun", 2), ("ddim", 1), ("ddim, eta 1", 1)):
+            numbers = {"sampler": sampler.partition(",")[0], "guidance": 1.0} | ({"eta": 1.0} if "," in sampler else {})
+            cells = [
+                of_seeds(
+                    [
+                        kernel_distance(run[0], generator, split, steps=n // each, seed=i, **numbers)
+                        for i, run in enumerate(runs)
+                    ]
+                )
+                for n in EVALUATIONS
+            ]
+            by_evaluations.append(f"| {name} | {sampler} | {' | '.join(cells)} |")
+    for end, what in (("_floor", "real training images"), ("_real", "of real images"), ("_ceiling", "the worst")):
+        cells = [f"{controls[key]:.4f}" if (key := control(m) + end) in controls else "" for m in METRICS]
+        yield f"| {what} | | | {' | '.join(cells)} |"
+    yield ""
+    yield f"Kernel distance by evaluations of the network, no guidance:\n\n| recipe | sampler | {' | '.join(map(str, EVALUATIONS))} |"
+    yield "| --- | --- |" + " ---: |" * len(EVALUATIONS)
+    yield from by_evaluations
+
+
+def control(metric: str) -> str:
+    """Return by what name the controls of a metric go."""
+    return metric.removesuffix("_distance") if metric == "kernel_distance" else metric
+
+
+def of_seeds(values: list[float]) -> str:
+    """Return mean and standard deviation."""
+    return f"{np.mean(values):.4f}" + (f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("images",))
+    parser.add_argument("--seconds", type=float, default=30.0, help="CPU-seconds of each training")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = []
+    for line in images(arguments.seconds, arguments.seeds, arguments.split):
+        print(line, flush=True)
+        lines.append(line)
+    write_text(Path("reports/diffusion_images.md"), "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
