@@ -19,7 +19,16 @@ METRICS = {
     "metrics/text_diffusion.json": {"nelbo_bpc", "nelbo_bpc_se", "characters"},
     "metrics/image_diffusion.json": {"denoising_error", "denoising_error_se", "denoising_error_constant", "examples"},
     "grades/text_diffusion.json": {"judge_gap", "judge_bpc", "judge_bpc_real", "distinct_2", "distinct_2_real"},
-    "grades/image_diffusion.json": {"label_accuracy", "classification_accuracy", "kernel_distance", "kernel_floor", "frechet", "density", "coverage", "memorization"},
+    "grades/image_diffusion.json": {
+        "label_accuracy",
+        "classification_accuracy",
+        "kernel_distance",
+        "kernel_floor",
+        "frechet",
+        "density",
+        "coverage",
+        "memorization",
+    },
 }
 
 

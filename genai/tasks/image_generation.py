@@ -24,7 +24,7 @@ NEAREST = 5  # neighbours that say how dense real images lie (Naeem et al., 2020
 EPOCHS, BATCH, RATE = 20, 64, 0.01  # in which it learns them
 COLUMNS = 10  # images in a row of the figures
 GUIDANCES = (0.0, 1.0, 1.5, 2.0, 4.0, 8.0)
-FRAMES, FRAME, LAST_FRAME = 24, 80, 2000  # of the animation; milliseconds that one is seen
+FRAMES, FRAME, LAST_FRAME = 20, 100, 2000  # of the animation; milliseconds that one is seen
 
 
 class Show(Strict):
@@ -86,9 +86,9 @@ def show(loaded: Loaded, sampling: Any, numbers: dict[str, Any], folder: Path) -
     rows = walked(loaded, between, shown.repeat(COLUMNS), sampling)[-1].reshape(len(shown), COLUMNS, *noise.shape[1:])
     labelled(rows, names, [f"{share:.0%}" for share in shares], folder / "interpolations.png")
 
-    several = rng.standard_normal((4 * len(shown), *noise.shape[1:]), dtype=np.float32)
-    states = walked(loaded, several, np.tile(shown, 4), sampling.model_copy(update={"steps": FRAMES}))
-    animate([image_grid(state.reshape(4, len(shown), *state.shape[1:])) for state in states], folder / "denoising.png")
+    several = rng.standard_normal((2 * len(shown), *noise.shape[1:]), dtype=np.float32)
+    states = walked(loaded, several, np.tile(shown, 2), sampling.model_copy(update={"steps": FRAMES}))
+    animate([image_grid(state.reshape(2, len(shown), *state.shape[1:])) for state in states], folder / "denoising.png")
 
 
 def grid(loaded: Loaded, sampling: Any, per_class: int) -> np.ndarray:

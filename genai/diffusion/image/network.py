@@ -51,8 +51,8 @@ class ResidualBlock(nn.Module):
 class UNet(nn.Module):
     """The answer for images x_t (N, C, H, W) at times t (N,) of classes y (N,); class n_classes means: unknown.
 
-    A residual block at each resolution on the way down and on the way up, where it
-    also sees what its counterpart saw. Each level halves height and width.
+    A residual block at each resolution on the way down and on the way up, where it also sees what its counterpart saw.
+    Each level halves height and width; the finest sees squares of patch x patch pixels as the channels of one.
     """
 
     frequencies: Tensor
