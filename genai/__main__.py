@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("sample", help="generate, to standard output or a file", allow_abbrev=False)
     one.add_argument("model", metavar="NAME", help="a generator of params.yaml, or models:/NAME@ALIAS")
     one.add_argument("--prompt", help="text to continue; [[N]] in it marks a gap of N tokens to fill")
-    one.add_argument("--sampler", help="of a text diffusion model: ancestral, confidence, ...")
+    one.add_argument("--sampler", help="of a diffusion model: ancestral, confidence, heun, ddim, ...")
     one.add_argument("--steps", type=int, help="network evaluations from noise to sample")
     one.add_argument("--length", type=int, help="tokens in a text")
     one.add_argument("--temperature", type=float, help="below 1: likelier, less varied text")
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--block", type=int, help="tokens of a text written before those to their right")
     one.add_argument("--best-of", type=int, metavar="N", help="the likeliest of N texts")
-    for number, sampler in (("noise", "confidence"), ("threshold", "threshold"), ("eta", "remdm")):
+    for number, sampler in (("noise", "confidence"), ("threshold", "threshold"), ("eta", "remdm or ddim")):
         one.add_argument(f"--{number}", type=float, help=f"of the sampler {sampler}")
     one.add_argument("--entropy-bound", type=float, metavar="NATS", help="of the sampler entropy_bounded")
     one.add_argument("--seed", type=int)
