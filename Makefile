@@ -45,6 +45,8 @@ figures:
 	@for name in architecture filters exciting grad_cam neighbors; do cp looks/cnn/$$name.png docs/cnn_$$name.png; done
 	@cp samples/image_diffusion/grid.png docs/digits.png
 	@cp samples/text_diffusion/denoising.gif docs/
+	@for name in trajectories guidance denoising; do cp samples/image_diffusion/$$name.png docs/digits_$$name.png; done
+	@cp generated/image_diffusion/neighbors.png docs/digits_neighbors.png
 
 # uv is pinned and hash-checked by the lock as well; byte code is compiled once, not by every process.
 .venv/installed: requirements.lock
