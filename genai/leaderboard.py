@@ -140,11 +140,12 @@ def cells(row: Row, group: list[Row]) -> list[str]:
 
 
 def controls(row: Row) -> str:
-    """Return the figures that a row's own is held against, which stand in no other row."""
+    """Return the figures that a row's own is held against, which stand in no other row, and others that have some."""
+    others = {key: value for key, value in row["others"].items() if isinstance(value, float)}
     return ", ".join(
         f"{key} {number(value)}"
-        for key, value in row["others"].items()
-        if key.endswith(CONTROLS) and isinstance(value, float)
+        for key, value in others.items()
+        if key.endswith(CONTROLS) or any(f"{key}{end}" in others for end in CONTROLS)
     )
 
 
