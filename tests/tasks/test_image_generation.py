@@ -206,7 +206,8 @@ def test_copies_of_training_images_are_found_out(tmp_path, real, quick):
     assert found["memorization"] == pytest.approx(0.5 + 0.5 * 40 / 90, abs=0.08)
 
 
-def test_a_network_like_the_judge_learns_from_samples_alone_what_is_in_them():
+def test_a_network_like_the_judge_learns_from_samples_alone_what_is_in_them(monkeypatch):
+    monkeypatch.setattr(image_generation, "RATE", 0.02)  # the images are few, and easy
     section = {
         "data": "halves", "task": "classification", "code": "genai/cnn/classifier.py", "model": "ConvNet",
         "config": {"channels": [4], "n_features": 8}, "train": {"method": "gradient_descent", "seed": 0, "threads": 1},
