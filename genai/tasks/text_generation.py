@@ -16,6 +16,7 @@ RANKED_BY = ("judge_gap",)
 HIGHER_IS_BETTER = False
 JUDGE_NEEDS = ("nats",)
 GAP = re.compile(r"\[\[(\d+)\]\]")
+LONGEST = 4096  # tokens that a text may be asked to have (`length` in params.yaml)
 UNKNOWN = -1  # a position of the canvas that the model is to fill
 
 
@@ -44,7 +45,7 @@ def texts(loaded: Loaded, directory: Path, prompt: str | None, n: int, sampling:
     import torch
 
     tokenizer = load_tokenizer(directory)
-    row = canvas(prompt, tokenizer, sampling.length, loaded.description.shape[0])
+    row = canvas(prompt, tokenizer, sampling.length, takes(loaded))
     generator = torch.Generator().manual_seed(sampling.seed)
     try:
         with torch.no_grad():
@@ -52,6 +53,11 @@ def texts(loaded: Loaded, directory: Path, prompt: str | None, n: int, sampling:
     except ValueError as error:
         raise UserError(f"prompt: {error}") from None
     return [tokenizer.decode(tokens_of_one) for tokens_of_one in tokens.tolist()]
+
+
+def takes(loaded: Loaded) -> int:
+    """Return how many tokens a model can write at most: its window, or where it writes block after block what one may ask."""
+    return LONGEST if getattr(loaded.model, "any_length", False) else loaded.description.shape[0]
 
 
 def canvas(prompt: str | None, tokenizer: Any, length: int, window: int) -> list[int]:
@@ -69,7 +75,7 @@ def canvas(prompt: str | None, tokenizer: Any, length: int, window: int) -> list
         row += [UNKNOWN] * int(part) if i % 2 else tokenizer.encode(part).ids
     given = len(row)
     if UNKNOWN not in row:
-        row += [UNKNOWN] * ((length if given < length else window) - given)
+        row += [UNKNOWN] * ((length if given < length else min(window, given + length)) - given)
     if len(row) > window or UNKNOWN not in row:
         what = "with its gaps " if GAP.search(prompt) else ""
         raise UserError(
@@ -130,7 +136,7 @@ def recorded(loaded: Loaded, sampling: Any, prompt: str | None) -> dict[str, Any
     from genai.replay import trace
 
     tokenizer = load_tokenizer(loaded.directory)
-    row = canvas(prompt, tokenizer, sampling.length, loaded.description.shape[0])
+    row = canvas(prompt, tokenizer, sampling.length, takes(loaded))
     if hasattr(sampling, "best_of"):
         sampling = sampling.model_copy(update={"best_of": 1})
     generator = torch.Generator().manual_seed(sampling.seed)

@@ -56,6 +56,19 @@ def test_a_gap_of_any_number_costs_no_memory():
         row("a[[10000000000]]")
 
 
+def test_block_diffusion_writes_more_than_its_window_takes(tmp_path):
+    blocks = {"model": "blocks.BlockDiffusion", "settings": project.DIFFUSION["settings"] | {"block": 8}}
+    project.finish(tmp_path, "judge", **project.N_GRAM)
+    project.finish(tmp_path, "blocks", **(project.DIFFUSION | blocks | {"generator": None}))
+    loaded = model.load(tmp_path / "models" / "blocks")
+    sampling = loaded.model.Sampling(length=50, steps=50)
+    text = text_generation.texts(loaded, loaded.directory, "the file", 1, sampling)[0]
+    assert text.startswith("the file")
+    ids = text_generation.load_tokenizer(loaded.directory).encode("the file").ids
+    row = canvas("the file", text_generation.load_tokenizer(loaded.directory), 50, text_generation.takes(loaded))
+    assert len(row) == 50 and row.count(-1) == 50 - len(ids)
+
+
 def test_a_length_beyond_the_window_is_refused():
     with pytest.raises(UserError, match=r"sampling\.length: 13 should be at most 12"):
         row("abc", length=13)
