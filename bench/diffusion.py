@@ -1,8 +1,12 @@
-"""The tables of genai/diffusion/README.md: python -m bench.diffusion images [--seconds N] [--seeds N] [--split SPLIT].
+"""The tables of genai/diffusion/README.md: python -m bench.diffusion text|images [--seconds N] [--seeds N] [--split SPLIT].
+
+text: the recipe of text_diffusion, what it would be without its parts, block diffusion by blocks of 1 to 16 tokens and the
+autoregressive control, each trained for as many steps as take N CPU-seconds on this machine: the bound and the exact
+likelihood from left to right, bits per character of the same held-out windows. It wants data/.
 
 images: every recipe of params.yaml whose task is image_diffusion, over the same network, each trained for as many steps as
 take N CPU-seconds on this machine, graded as `genai grade` does, and sampled in few and in many evaluations of the network.
-It wants data/ and the judge's models/, which `dvc repro` makes. Prints what it writes to reports/diffusion_images.md.
+It wants data/ and the judge's models/, which `dvc repro` makes. Prints what it writes to reports/diffusion_PART.md.
 """
 
 import argparse
@@ -15,23 +19,46 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genai import model as models
-from genai.core.config import Generator, load, validate
+from genai.commands.likelihood import BOUND, EXACT, held_out, measure
+from genai.core.config import Experiment, Generator, load, validate
 from genai.core.dataset import Dataset, write_text
+from genai.diffusion.text.masked import MaskedDiffusion
 from genai.model import Loaded
 from genai.tasks import image_generation
 from genai.training.gradient_descent.train import Config, descend
 
 TRIED = 30  # steps by which the cost of one is known
+WINDOWS = 64
 EVALUATIONS = (4, 8, 16, 32)
 FEWER = 500  # images of which the distance is told for each of these
 METRICS = ("classification_accuracy", "kernel_distance", "frechet", "density", "coverage", "memorization")
 
 
-def trained(name: str, seed: int, seconds: float) -> tuple[Loaded, int, float]:
-    """Return a recipe's model, trained for so many CPU-seconds, its steps and the CPU-seconds that it took."""
-    experiment = load().experiments[name]
+class OfTheBound(MaskedDiffusion):
+    """Masked diffusion that is trained on the bound itself: uniform mask rates, every window weighing the same."""
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        self.eval()  # what the model has there is the bound; it has no dropout in this table
+        try:
+            return super().loss(batch)
+        finally:
+            self.train()
+
+
+def trained(
+    name: str, seed: int, seconds: float, changes: dict[str, Any] | None = None, cls: Any = None
+) -> tuple[Loaded, int, float]:
+    """Return a recipe's model, trained for so many CPU-seconds, its steps and the CPU-seconds that it took.
+
+    changes: of the experiment, by key; cls: the class to build instead of the recipe's own.
+    """
+    section = load().experiments[name].model_dump()
+    for key, value in (changes or {}).items():
+        section[key] = section[key] | value if isinstance(value, dict) else value
+    experiment = validate(Experiment, section, name)
     dataset = Dataset(Path("data") / experiment.data)
     arrays, validation = dataset.arrays("train"), {k: v[:64] for k, v in dataset.arrays("validation").items()}
 
@@ -39,6 +66,8 @@ def trained(name: str, seed: int, seconds: float) -> tuple[Loaded, int, float]:
         numbers = experiment.train.model_dump() | {"seed": seed, "steps": steps, "validate_every": steps}
         torch.manual_seed(seed)
         model = models.build(name, experiment, dataset.description)
+        if cls is not None:
+            model.__class__ = cls
         start = time.process_time()
         with tempfile.TemporaryDirectory() as work:
             model = descend(model, arrays, validation, validate(Config, numbers, "train"), Path(work), "")
@@ -67,6 +96,36 @@ def kernel_distance(loaded: Loaded, generator: Generator, split: str, **changes:
     drawn = image_generation.images(loaded, labels, validate(loaded.model.Sampling, numbers, "sampling"))
     ours, theirs = (judge.apply("features", x) for x in (drawn, real.arrays(split)["x"]))
     return image_generation.kernel_distance(ours[: image_generation.COMPARED], theirs[: image_generation.COMPARED])
+
+
+def text(seconds: float, seeds: int, split: str) -> Iterator[str]:
+    """Yield the lines of the table."""
+    blocks = {
+        f"blocks of {b}": ("text_diffusion", {"model": "blocks.BlockDiffusion", "config": {"block": b}}, None)
+        for b in (1, 4, 16)
+    }
+    recipes: dict[str, tuple[str, dict[str, Any], Any]] = {
+        "text_diffusion": ("text_diffusion", {}, None),
+        "trained on the bound itself": ("text_diffusion", {}, OfTheBound),
+        "AdamW alone, no Muon": ("text_diffusion", {"train": {"muon_learning_rate": None}}, None),
+        "no window embedding": ("text_diffusion", {"config": {"window": 0}}, None),
+        **blocks,
+        "text_autoregressive": ("text_autoregressive", {}, None),
+    }
+    dataset = Dataset(Path("data") / load().experiments["text_diffusion"].data)
+    tokens, characters, _ = held_out(dataset, split, WINDOWS)
+    yield f"{seeds} seeds, {seconds:.0f} CPU-seconds of training each, one thread of {processor()}; {len(tokens)} windows of {split}."
+    yield ""
+    yield "| recipe | steps | CPU-s | bound | left to right |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for label, (name, changes, cls) in recipes.items():
+        runs = [trained(name, seed, seconds, changes, cls) for seed in range(seeds)]
+        costs: dict[str, list[float]] = {}
+        for loaded, *_ in runs:
+            for one in measure(loaded, tokens, characters)[0]:
+                costs.setdefault(one.way, []).append(float(one.per_character()[0]))
+        cells = [of_seeds(costs[way]) if way in costs else "" for way in (BOUND, EXACT)]
+        yield f"| {label} | {runs[0][1]} | {np.mean([took for *_, took in runs]):.0f} | {' | '.join(cells)} |"
 
 
 def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
@@ -120,17 +179,18 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("images",))
+    parser.add_argument("part", choices=("text", "images"))
     parser.add_argument("--seconds", type=float, default=30.0, help="CPU-seconds of each training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lines = []
-    for line in images(arguments.seconds, arguments.seeds, arguments.split):
+    part = text if arguments.part == "text" else images
+    for line in part(arguments.seconds, arguments.seeds, arguments.split):
         print(line, flush=True)
         lines.append(line)
-    write_text(Path("reports/diffusion_images.md"), "\n".join(lines) + "\n")
+    write_text(Path(f"reports/diffusion_{arguments.part}.md"), "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

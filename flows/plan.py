@@ -3,6 +3,7 @@
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,12 +43,15 @@ def check_meta(name: str, meta: Any) -> dict[str, Any]:
     return meta
 
 
-def longest_paths(upstream: dict[str, list[str]], seconds: dict[str, float]) -> dict[str, float]:
+def longest_paths(
+    upstream: dict[str, list[str]], seconds: dict[str, float], written: Iterable[str]
+) -> dict[str, float]:
     """Return for each stage the CPU-seconds from its start to the end of the longest path below it.
 
     upstream: in an order in which stages come after those that they depend on. seconds: what stages took last time.
+    written: the names in the order of dvc.yaml.
     """
-    expected = guess(list(upstream), seconds) | seconds
+    expected = guess([name for name in written if name in upstream], seconds) | seconds
     urgency: dict[str, float] = {}
     below = dict.fromkeys(upstream, 0.0)
     for name in reversed(upstream):

@@ -108,7 +108,7 @@ class Project:
         for stage in order:  # a frozen stage asks for nothing to be done before it, but reads what is done before it
             above = [each.addressing for each in self._graph.successors(stage)]
             self._upstream[stage.addressing] = [name for name in above if name in self._upstream]
-        urgency = longest_paths(self._upstream, self._seconds)
+        urgency = longest_paths(self._upstream, self._seconds, self._stages)
         return [
             Stage(name, upstream, name in changed, urgency[name], check_meta(name, self._stages[name].meta))
             for name, upstream in self._upstream.items()

@@ -464,10 +464,11 @@ def test_progress_bars_are_told_from_lines(tmp_path):
 
 
 def test_the_longest_path_is_the_most_urgent():
-    upstream = {"prepare@x": [], "train@a": ["prepare@x"], "train@b": ["prepare@x"], "report": ["train@a", "train@b"]}
-    guess = longest_paths(upstream, {})
+    upstream = {"prepare@x": [], "train@b": ["prepare@x"], "train@a": ["prepare@x"], "report": ["train@a", "train@b"]}
+    written = ["prepare@x", "train@a", "train@b", "report", "not@planned"]
+    guess = longest_paths(upstream, {}, written)
     assert guess == {"report": 1, "train@a": 2, "train@b": 3, "prepare@x": 4}
-    took = longest_paths(upstream, {"train@a": 500.0, "report": 2.0})
+    took = longest_paths(upstream, {"train@a": 500.0, "report": 2.0}, written)
     assert took == {"report": 2, "train@a": 502, "train@b": 504, "prepare@x": 505}  # b may take as long as a did
 
 
