@@ -53,10 +53,7 @@ class Lock:
             with suppress(YAMLFileCorruptedError):  # and was killed as it did
                 names_in(text)
                 self._before = text
-        try:
-            self._text = join(self._before, self._texts, self._order)
-        except (ValueError, YAMLError):
-            self._text = join_by_dvc(self._before, self._ran, self._order)
+        self._text = join(self._before, self._ran, self._texts, self._order)
         self.pending = False
         if self._text == text:
             return False
@@ -79,13 +76,22 @@ def names_in(text: str) -> list[str]:
         return list(parse_yaml_for_update(text, LOCK).get("stages", {}))
 
 
-def join(before: str, texts: dict[str, str], order: list[str]) -> str:
+def join(before: str, ran: dict[str, dict[str, Any]], texts: dict[str, str], order: list[str]) -> str:
+    """Return the text of dvc.lock with the entries of the stages that ran, which are given as text, too."""
+    # an alias has a number that depends on the other entries
+    plain = {name: text for name, text in texts.items() if not ANCHOR.search(text)}
+    try:
+        text = join_texts(before, plain, order)
+    except (ValueError, YAMLError):
+        text, plain = before, {}
+    return join_by_dvc(text, {name: entry for name, entry in ran.items() if name not in plain}, order)
+
+
+def join_texts(before: str, texts: dict[str, str], order: list[str]) -> str:
     """Return the text of dvc.lock with these entries. Raises ValueError or YAMLError where only DVC can."""
-    if any(ANCHOR.search(text) for text in texts.values()):  # their numbers depend on the other entries
-        raise ValueError
     entries = split(before) | texts
     names = dict.fromkeys(name for name in [*order, *entries] if name in entries)
-    return HEAD + STAGES + "".join(entries[name] for name in names)
+    return "".join([HEAD + STAGES, *(entries[name] for name in names)]) if entries else before
 
 
 def join_by_dvc(before: str, ran: dict[str, dict[str, Any]], order: list[str]) -> str:

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from dvc.utils.serialize import modify_yaml
-from ruamel.yaml import YAMLError
+from dvc.utils.serialize import dumps_yaml, modify_yaml
 
+from flows import lock
 from flows import pipeline as flow
-from flows.lock import as_text, join, join_by_dvc
+from flows.lock import as_text, join
 from tests.flows.test_flow import api, dvc, here, last_run, repro  # noqa: F401
 
 pytestmark = [
@@ -165,7 +165,7 @@ def test_it_restores_from_what_dvc_repro_cached_and_the_other_way_round(every_ki
 
 def test_entries_that_are_joined_are_what_dvc_writes_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    chance, joined = random.Random(0), 0
+    chance, aliases = random.Random(0), 0
     for _ in range(40):
         Path("dvc.lock").unlink(missing_ok=True)
         names = chance.sample(["prepare", "train@a", "train@b", "grid@1-y z", "123", "no", "x" * 140], 4)
@@ -178,14 +178,27 @@ def test_entries_that_are_joined_are_what_dvc_writes_one_after_the_other(tmp_pat
                 data["stages"].update({name: entries[name]})
         text = ""
         for some in (names[:2], names):  # in two batches
-            texts = {name: as_text(name, entries[name]) for name in some}
-            try:
-                text = join(text, texts, names)
-                joined += 1
-            except (ValueError, YAMLError):
-                text = join_by_dvc(text, {name: entries[name] for name in some}, names)
+            text = join(
+                text,
+                {name: entries[name] for name in some},
+                {name: as_text(name, entries[name]) for name in some},
+                names,
+            )
         assert text == Path("dvc.lock").read_text()
-    assert joined > 20
+        aliases += "&id" in text
+    assert 5 < aliases < 35
+
+
+def test_dvc_is_asked_for_entries_with_aliases_alone(monkeypatch):
+    """It reads and writes the whole file for each."""
+    once, value = {"cmd": "x", "params": {"params.yaml": {"a": 1}}}, [{"c": 1}]
+    twice = {"cmd": "x", "params": {"params.yaml": {"a": value, "b": value}}}
+    ran = {"p": once, "q": twice, "r": once}
+    texts = {name: as_text(name, each) for name, each in ran.items()}
+    asked: list[list[str]] = []
+    monkeypatch.setattr(lock, "dumps_yaml", lambda data: asked.append([*data["stages"]]) or dumps_yaml(data))
+    text = join("", ran, texts, ["p", "q", "r"])
+    assert asked == [["p", "q", "r"]] and "&id001" in text
 
 
 def entry(chance: random.Random) -> dict:
