@@ -95,7 +95,9 @@ def test_what_cannot_be_watched_is_refused(here):
 
 def test_in_a_terminal_it_is_written_in_place_and_stopped_without_a_trace(sample):
     ours, theirs = pty.openpty()
-    process = sample("--watch", "--steps", "20", by=subprocess.Popen, stdin=theirs, stdout=theirs, stderr=theirs)
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background ignores it
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    process = sample("--watch", "--steps", "20", by=subprocess.Popen, **streams, **heard)
     os.close(theirs)
     seen = stopped = b""
     with contextlib.suppress(OSError):  # the end of it
