@@ -60,7 +60,7 @@ STORIES = {
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def folder(tmp_path_factory):
     """A text of named documents, of two labels that differ in their words and one that has little text."""
     root, rng = tmp_path_factory.mktemp("labelled"), np.random.default_rng(0)
     documents = {}
@@ -76,13 +76,6 @@ def data(tmp_path_factory):
     text.write([*documents.values()], config, root / "data/animals", "# Animals", [*documents])
     conftest.finish(root, data="animals", description=Dataset(root / "data/animals").description)
     return root
-
-
-@pytest.fixture
-def here(data, monkeypatch):
-    monkeypatch.chdir(data)
-    monkeypatch.setattr(likelihood, "limit_threads", lambda threads: None)
-    return data
 
 
 def test_labels_are_documents_names_without_their_number(here):

@@ -6,23 +6,10 @@ import torch
 
 from genai.diffusion.image.process import DDPM, FlowMatching
 from genai.diffusion.image.samplers import ddim, euler, heun
+from tests.diffusion.image.test_process import MEAN, SD, best
 
-MEAN, SD = 1.5, 0.5  # of the Gaussian that stands for the images
 FLOW, ARC, NOISE = FlowMatching(time_std=1.0), DDPM(prediction="v"), DDPM(prediction="epsilon")
 X = torch.linspace(-3, 3, 13, dtype=torch.float64)[:, None]
-
-
-def best(process):
-    """Return E[a x + b e | x_t] of x ~ N(MEAN, SD^2), e ~ N(0, 1)."""
-
-    def answer(x_t, t):
-        (alpha, sigma), (a, b) = (
-            (v.view(-1, *[1] * (x_t.ndim - 1)) for v in f(t)) for f in (process.path, process.asked)
-        )
-        gain = (a * alpha * SD**2 + b * sigma) / (alpha**2 * SD**2 + sigma**2)
-        return a * MEAN + gain * (x_t - alpha * MEAN)
-
-    return answer
 
 
 def carried(process, x):
