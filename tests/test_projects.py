@@ -1,4 +1,4 @@
-"""`make vision` and `make tables` share one MLflow with the root, and vision's classifiers are trained from three seeds."""
+"""`make vision`, `make tables` and `make text` share one MLflow with the root, and vision's classifiers are trained from three seeds."""
 
 import json
 from collections import defaultdict
@@ -8,7 +8,7 @@ import pytest
 from genai.core.config import ROOT, load
 
 
-@pytest.mark.parametrize("project", ["tables", "vision"])
+@pytest.mark.parametrize("project", ["tables", "text", "vision"])
 def test_no_experiment_has_the_name_of_one_of_the_root(project):
     assert not load(ROOT / project / "params.yaml").experiments.keys() & load(ROOT / "params.yaml").experiments.keys()
 

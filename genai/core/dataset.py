@@ -103,6 +103,7 @@ class Description(Strict):
     classes: list[str] = Field(default_factory=list)  # table and images: the name of class 0, 1, ...
     vocabulary_size: int = 0  # text: number of tokens, special ones excluded
     columns: list[Column] = Field(default_factory=list)  # table: as it was before it was encoded
+    target: str = ""  # regression: the number to predict, with its unit
 
     @property
     def n_classes(self) -> int:

@@ -29,6 +29,8 @@ The features are those of scikit-learn's `fetch_california_housing`: rooms, bedr
 household. The target is the median value of a house in 100,000 dollars; values above 5 stand as 5.00001.
 """
 
+TARGET = "median house value, $100,000"
+
 
 def prepare(config: Config, directory: Path) -> None:
     """Fetch and write the data set. Raises UserError where the file cannot be had or a byte in it is wrong."""
@@ -49,4 +51,4 @@ def prepare(config: Config, directory: Path) -> None:
         }
     )
     y = raw.Value.to_numpy() / 100_000
-    table.write(directory, "California housing", frame, y, table.split(y, config, None), ABOUT)
+    table.write(directory, "California housing", frame, y, table.split(y, config, None), ABOUT, target=TARGET)

@@ -19,6 +19,8 @@ The features are the raw ones (`scaled=False`): scikit-learn's default would cen
 statistics of all patients, those of the test split included.
 """
 
+TARGET = "progression in a year, points"
+
 
 def prepare(config: Config, directory: Path) -> None:
     """Write the data set. Raises UserError where a value or a split is wrong."""
@@ -26,4 +28,4 @@ def prepare(config: Config, directory: Path) -> None:
 
     diabetes = load_diabetes(scaled=False, as_frame=True)
     y = diabetes.target.to_numpy()
-    table.write(directory, "Diabetes", diabetes.data, y, table.split(y, config, None), ABOUT)
+    table.write(directory, "Diabetes", diabetes.data, y, table.split(y, config, None), ABOUT, target=TARGET)

@@ -35,6 +35,7 @@ class Config(RandomSplit):
     """Of a CSV file of the user's."""
 
     target: str = Field(description="the column to predict")
+    unit: str = Field("", description="of the target where it is a number; figures show it")
     task: Literal["regression", "classification"] = Field(description="what the target is: a number, or a class")
     categories: list[str] = Field([], description="columns of numbers that are names: codes, numbered groups")
     drop: list[str] = Field([], description="columns to leave out: identifiers, free text, what tells the target")
@@ -57,7 +58,8 @@ A column is a number where all its values are, any other a category. Missing are
 nothing at all.
 Declared as categories: {_listed(config.categories)}. Left out: {_listed(config.drop)}.
 """
-    write(directory, path.stem, frame, y, split(y, config, classes), about, classes)
+    target = "" if classes else f"{config.target}, {config.unit}" if config.unit else config.target
+    write(directory, path.stem, frame, y, split(y, config, classes), about, classes, target)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -194,11 +196,13 @@ def write(
     indices: dict[str, np.ndarray],
     about: str,
     classes: list[str] | None = None,
+    target: str = "",
 ) -> None:
     """Validate, encode and write the rows of a frame and y (N,), with description and card.
 
     frame: the features, a column of numbers or of text each, missing values as pandas has them; indices: the rows of
-    each split; classes: the names of those in y where it holds numbers of classes, else y is a number to predict.
+    each split; classes: the names of those in y where it holds numbers of classes, else y is a number to predict, and
+    target says which, with its unit.
     Raises UserError where a value or a split is wrong.
     """
     at = f"datasets.{directory.name}"
@@ -207,7 +211,7 @@ def write(
     train = frame.iloc[kept["train"]]
     columns = [learn(train[name]) for name in frame]
     shape = [sum(len(column.features) for column in columns)]
-    description = Description(kind="table", shape=shape, classes=classes or [], columns=columns)
+    description = Description(kind="table", shape=shape, classes=classes or [], columns=columns, target=target)
     y = y.astype(np.float32 if classes is None else np.int64)
     for split_, index in kept.items():
         x = description.encode(frame.iloc[index])

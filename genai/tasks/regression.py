@@ -41,8 +41,9 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
     """Draw what `evaluate` found on test: predictions and true numbers, residuals, the most wrong examples."""
     y, prediction = columns["label"], columns["prediction"]
     residual = y - prediction
-    save(against_truth(loaded.name, y, prediction), folder / "predictions.png")
-    save(residuals(loaded.name, prediction, residual), folder / "residuals.png")
+    target = dataset.description.target
+    save(against_truth(loaded.name, target, y, prediction), folder / "predictions.png")
+    save(residuals(loaded.name, target, prediction, residual), folder / "residuals.png")
     worst = np.argsort(-columns["score"], kind="stable")[:SHOWN]
     numbers = {"true": y, "prediction": prediction, "residual": residual}
     told = {name: [f"{value:.4g}".replace("-", "−") for value in of[worst]] for name, of in numbers.items()}
@@ -52,19 +53,19 @@ def figures(loaded: Loaded, dataset: Dataset, columns: dict[str, np.ndarray], fo
     return {"residuals": [tuple(numbers), *rows]}
 
 
-def against_truth(name: str, y: np.ndarray, prediction: np.ndarray) -> Any:
-    """Draw predictions over true numbers, (N,) each."""
+def against_truth(name: str, target: str, y: np.ndarray, prediction: np.ndarray) -> Any:
+    """Draw predictions over true numbers, (N,) each; target: what they are, with its unit."""
     figure, ax = new(HALF, width=HALF)
     low, high = min(y.min(), prediction.min()), max(y.max(), prediction.max())
     ax.plot([low, high], [low, high], color="#999999", linestyle="--", linewidth=1, label="prediction = true")
     cloud(ax, y, prediction)
-    ax.set(title=titled(name, "predictions on test"), xlabel="true", ylabel="prediction")
+    ax.set(title=titled(name, "predictions on test"), xlabel=of("true", target), ylabel=of("predicted", target))
     ax.set_aspect("equal", adjustable="datalim")
     ax.legend(loc="upper left", fontsize=8, frameon=False)
     return figure
 
 
-def residuals(name: str, prediction: np.ndarray, residual: np.ndarray) -> Any:
+def residuals(name: str, target: str, prediction: np.ndarray, residual: np.ndarray) -> Any:
     """Draw residuals over predictions, (N,) each, and beside them how many there are of each size."""
     figure, (ax, beside) = new(HALF, columns=2, width=HALF, sharey=True, width_ratios=(3, 1))
     cloud(ax, prediction, residual)
@@ -74,11 +75,16 @@ def residuals(name: str, prediction: np.ndarray, residual: np.ndarray) -> Any:
         one.axhline(0, color="#999999", linestyle="--", linewidth=1)
         for sign in (-1, 1):
             one.axhline(sign * rmse, color=PALETTE[1], linewidth=1)
-    ax.set(xlabel="prediction", ylabel="residual: true − prediction")
+    ax.set(xlabel=of("predicted", target), ylabel="residual: true − predicted")
     beside.set(xlabel="examples")
     beside.grid(alpha=0.3)
     figure.suptitle(titled(name, f"residuals on test (lines: ± rmse, {rmse:.3g})"), fontsize=11)
     return figure
+
+
+def of(what: str, target: str) -> str:
+    """Return an axis's label."""
+    return f"{what} {target}" if target else what
 
 
 def cloud(ax: Any, x: np.ndarray, y: np.ndarray) -> None:

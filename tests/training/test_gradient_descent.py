@@ -117,6 +117,32 @@ def test_full_batches_equal_a_bare_adamw_loop(tmp_path):
     torch.testing.assert_close(ours.weight, bare.weight, rtol=1e-4, atol=1e-6)
 
 
+def test_a_batch_in_parts_makes_the_same_step(tmp_path):
+    class Linear(nn.Linear):
+        sizes: ClassVar = set()
+
+        def loss(self, batch):
+            if self.training:
+                self.sizes.add(len(batch["x"]))
+            return (self(batch["x"]).squeeze(1) - batch["y"]).square().mean()
+
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    data = {"x": x, "y": x @ np.array([1.0, -2.0, 0.5], np.float32)}
+    found = []
+    for parts, size in ((1, 8), (4, 2)):
+        torch.manual_seed(0)
+        Linear.sizes.clear()
+        numbers = settings(accumulate=parts, muon_learning_rate=None)
+        found.append(descend(Linear(3, 1), data, data, numbers, tmp_path / str(parts), ""))
+        assert Linear.sizes == {size}
+    for one, other in zip(*(model.parameters() for model in found), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    one, other = ((tmp_path / name / "history.csv").read_text().splitlines() for name in "14")
+    assert [row.split(",")[:2] for row in one] == [row.split(",")[:2] for row in other]
+    with pytest.raises(UserError, match=r"train.batch_size: 8 should be .* times train.accumulate, 3"):
+        descend(Linear(3, 1), data, data, settings(accumulate=3), tmp_path / "no", "")
+
+
 def test_schedule_rises_stays_and_falls_to_zero():
     numbers = settings(steps=100, warmup=0.1, decay=0.5)
     factors = [schedule(step, numbers) for step in range(101)]

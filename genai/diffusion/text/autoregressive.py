@@ -52,8 +52,8 @@ class Autoregressive(nn.Module):
 
     def token_nats(self, tokens: Tensor) -> Tensor:
         """tokens: (B, T) -> -log p of each token given those before it, (B, T) float64."""
-        logits = self.logits(tokens).double()
-        return F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        logits = self.logits(tokens).flatten(0, 1)
+        return F.cross_entropy(logits, tokens.flatten(), reduction="none").view(tokens.shape).double()
 
     def sample(self, canvas: Tensor, sampling: TextSampling, generator: torch.Generator) -> Tensor:
         """Return the canvas (B, T) with each -1 replaced by a token, drawn from left to right.

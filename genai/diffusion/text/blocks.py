@@ -54,7 +54,8 @@ class BlockDiffusion(nn.Module):
         """
         T, embedding = tokens.shape[1], self.transformer.embedding
         at = torch.arange(T, device=tokens.device)
-        block, neighbor = at[:, None] // self.block, (at[:, None] + torch.tensor([*embedding.offsets])) // self.block
+        offsets = torch.tensor([*embedding.offsets], device=tokens.device)
+        block, neighbor = at[:, None] // self.block, (at[:, None] + offsets) // self.block
         whole = embedding.windows(tokens).masked_fill(neighbor > block, embedding.outside)
         partly = embedding.windows(torch.where(where, self.mask, tokens)).where(neighbor == block, whole)
         before, same = block > block.T, block == block.T

@@ -100,11 +100,13 @@ class Attention(nn.Module):
         q, k = rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)
         if past is not None:
             k, v = past.before(self, k, v)
-        # Written out: on a CPU in bfloat16 a training step takes 1.7 times as long with torch's fused attention.
-        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
-        if visible is not None:
-            scores = scores.masked_fill(~visible, -math.inf)
-        y = scores.softmax(-1) @ v
+        if x.device.type == "cuda":
+            y = F.scaled_dot_product_attention(q, k, v, visible)
+        else:  # on a CPU in bfloat16 a training step takes 1.7 times as long with the fused one
+            scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
+            if visible is not None:
+                scores = scores.masked_fill(~visible, -math.inf)
+            y = scores.softmax(-1) @ v
         return self.out(y.transpose(1, 2).reshape(B, T, C))
 
 

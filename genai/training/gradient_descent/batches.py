@@ -45,3 +45,9 @@ def batches(
 def tensors(arrays: Arrays, index: np.ndarray, device: torch.device) -> dict[str, Tensor]:
     """Return these examples on the device."""
     return {name: torch.from_numpy(array[index]).to(device) for name, array in arrays.items()}
+
+
+def parts(batch: dict[str, Tensor], n: int) -> Iterator[dict[str, Tensor]]:
+    """Yield a batch in n parts of as many examples."""
+    chunks = {name: tensor.chunk(n) for name, tensor in batch.items()}
+    yield from ({name: chunk[i] for name, chunk in chunks.items()} for i in range(n))

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from genai.core.config import Count, Fraction, Rate, Seed, Strict, UserError
 from genai.core.dataset import Dataset, write_text
 from genai.training.gradient_descent import checkpoint, devices
-from genai.training.gradient_descent.batches import Arrays, batches, seed_draws, seeds, tensors
+from genai.training.gradient_descent.batches import Arrays, batches, parts, seed_draws, seeds, tensors
 from genai.training.gradient_descent.optimizers import make_optimizers, schedule, set_rates
 
 COLUMNS = ("step", "train_loss", "validation_loss", "learning_rate")
@@ -43,6 +43,7 @@ class Config(Strict):
     threads: Count = Field(description="CPU threads; results depend on it, so it is a parameter")
     steps: Count
     batch_size: Count
+    accumulate: Count = Field(1, description="parts that a batch is computed in, one after the other, to save memory")
     learning_rate: Rate = Field(description="AdamW's")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     muon_learning_rate: Rate | None = Field(None, description="Muon's, for hidden matrices; null: AdamW trains them")
@@ -104,10 +105,10 @@ def descend(
     device = devices.device()
     rank, world = devices.join(device)
     n = len(next(iter(arrays.values())))
-    if config.batch_size > n or config.batch_size % world:
+    if config.batch_size > n or config.batch_size % (world * config.accumulate):
         raise UserError(
             f"train.batch_size: {config.batch_size} should be at most the {n} training examples "
-            f"and divisible by the {world} process(es)"
+            f"and divisible by the {world} process(es) times train.accumulate, {config.accumulate}"
         )
     fingerprint = f"{fingerprint} {world}"  # the batch norm and the draws of each share are its own
     model.to(device).train()
@@ -166,9 +167,11 @@ def descend(
             seed_draws(device, step_seeds[step])
             factor = schedule(step, config)
             set_rates(optimizers, factor)
-            with precision:
-                loss = loss_of(batch)
-            loss.backward()
+            for part in parts(batch, config.accumulate):
+                with precision:
+                    loss = loss_of(part) / config.accumulate
+                loss.backward()
+                total += loss.detach()
             norms += nn.utils.clip_grad_norm_(parameters, config.clip)
             for optimizer in optimizers:
                 optimizer.step()
@@ -176,7 +179,6 @@ def descend(
                 parameter.grad = None
             if average is not None:
                 average.update_parameters(model)
-            total += loss.detach()
             since += 1
             done = step + 1
             bar.update()
