@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: pipeline vision tables test ui bench peers figures lock
+.PHONY: pipeline vision tables text test ui bench peers figures lock
 
 pipeline: .venv/installed
 	@python -m flows.pipeline
@@ -23,6 +23,10 @@ tables: .venv/installed
 test: .venv/installed
 	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-cache >/dev/null || { lint-imports --no-cache; exit 1; }
 	@python -m pytest
+
+# texts by half an hour of one core each: likewise
+text: .venv/installed
+	@cd text && python -m flows.pipeline
 
 ui: .venv/installed
 	@python -m genai ui

@@ -1,4 +1,4 @@
-"""The tables of genai/diffusion/README.md: python -m bench.diffusion text|images [--seconds N] [--seeds N] [--split SPLIT].
+"""The tables of genai/diffusion/README.md: python -m bench.diffusion text|images|samples [--seconds N] [--seeds N] [--split SPLIT].
 
 text: the recipe of text_diffusion, what it would be without its parts, block diffusion by blocks of 1 to 16 tokens and the
 autoregressive control, each trained for as many steps as take N CPU-seconds on this machine: the bound and the exact
@@ -6,7 +6,12 @@ likelihood from left to right, bits per character of the same held-out windows. 
 
 images: every recipe of params.yaml whose task is image_diffusion, over the same network, each trained for as many steps as
 take N CPU-seconds on this machine, graded as `genai grade` does, and sampled in few and in many evaluations of the network.
-It wants data/ and the judge's models/, which `dvc repro` makes. Prints what it writes to reports/diffusion_PART.md.
+It wants data/ and the judge's models/, which `dvc repro` makes.
+
+samples: what every model of a text writes, twenty texts of 60 words, for a reader to judge: generators as params.yaml has
+them, n-grams at temperature 1. It wants models/, of this folder's project (`cd text` for that of `make text`).
+
+Prints what it writes to reports/diffusion_PART.md.
 """
 
 import argparse
@@ -23,15 +28,17 @@ from torch import Tensor
 
 from genai import model as models
 from genai.commands.likelihood import BOUND, EXACT, held_out, measure
+from genai.commands.quality import n_gram_texts
 from genai.core.config import Experiment, Generator, load, validate
-from genai.core.dataset import Dataset, write_text
+from genai.core.dataset import Dataset, load_tokenizer, write_text
 from genai.diffusion.text.masked import MaskedDiffusion
 from genai.model import Loaded
-from genai.tasks import image_generation
+from genai.tasks import image_generation, text_generation
 from genai.training.gradient_descent.train import Config, descend
 
 TRIED = 30  # steps by which the cost of one is known
 WINDOWS = 64
+TEXTS, WORDS = 20, 60
 EVALUATIONS = (4, 8, 16, 32)
 FEWER = 500  # images of which the distance is told for each of these
 METRICS = ("classification_accuracy", "kernel_distance", "frechet", "density", "coverage", "memorization")
@@ -161,6 +168,26 @@ def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
     yield from by_evaluations
 
 
+def samples() -> Iterator[str]:
+    """Yield the texts of each model, a numbered list each."""
+    params = load()
+    for name, experiment in params.experiments.items():
+        if experiment.task != "language_model":
+            continue
+        loaded = models.load(Path("models") / name)
+        if name in params.generators:
+            numbers = params.generators[name].sampling
+            sampling = validate(loaded.model.Sampling, numbers, "sampling")
+            written = text_generation.texts(loaded, loaded.directory, None, TEXTS, sampling)
+        else:
+            numbers = {"temperature": 1.0}
+            tokens = n_gram_texts(loaded.model, TEXTS, loaded.description.shape[0], **numbers)
+            written = [load_tokenizer(loaded.directory).decode(row) for row in tokens.tolist()]
+        yield f"**{name}** ({', '.join(f'{key} {value}' for key, value in numbers.items())})\n"
+        yield from (f"{i}. {' '.join(one.split()[:WORDS])}" for i, one in enumerate(written, 1))
+        yield ""
+
+
 def control(metric: str) -> str:
     """Return by what name the controls of a metric go."""
     return metric.removesuffix("_distance") if metric == "kernel_distance" else metric
@@ -179,15 +206,17 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("text", "images"))
+    parser.add_argument("part", choices=("text", "images", "samples"))
     parser.add_argument("--seconds", type=float, default=30.0, help="CPU-seconds of each training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lines = []
-    part = text if arguments.part == "text" else images
-    for line in part(arguments.seconds, arguments.seeds, arguments.split):
+    numbers = arguments.seconds, arguments.seeds, arguments.split
+    for line in {"text": lambda: text(*numbers), "images": lambda: images(*numbers), "samples": samples}[
+        arguments.part
+    ]():
         print(line, flush=True)
         lines.append(line)
     write_text(Path(f"reports/diffusion_{arguments.part}.md"), "\n".join(lines) + "\n")
