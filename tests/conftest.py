@@ -1,8 +1,13 @@
 """The whole pipeline, run twice at session scope on real data with tiny numbers: by the flow and by `dvc repro`."""
 
 import pytest
+import torch
 
 from tests.project import Project
+
+torch.set_num_threads(
+    1
+)  # tensors here are small: threads that wait for each other take far longer where others compute, too
 
 
 @pytest.fixture(scope="session")
