@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 METRICS = {
     "metrics/ridge.json": {"r2", "r2_se", "rmse", "examples"},
-    "metrics/logistic_regression.json": {"accuracy", "accuracy_se", "log_loss", "examples"},
+    "metrics/cnn.json": {"accuracy", "accuracy_se", "log_loss", "examples"},
     "metrics/k_means.json": {"clustering_accuracy", "clustering_accuracy_se", "nmi", "examples"},
     "metrics/kneser_ney.json": {"bpc", "bpc_se", "characters"},
     "metrics/text_diffusion.json": {"nelbo_bpc", "nelbo_bpc_se", "characters"},
