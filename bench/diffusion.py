@@ -8,8 +8,8 @@ images: every recipe of params.yaml whose task is image_diffusion, over the same
 take N CPU-seconds on this machine, graded as `genai grade` does, and sampled in few and in many evaluations of the network.
 It wants data/ and the judge's models/, which `dvc repro` makes.
 
-samples: what every model of a text writes, twenty texts of 60 words, for a reader to judge: generators as params.yaml has
-them, n-grams at temperature 1. It wants models/, of this folder's project (`cd text` for that of `make text`).
+samples: what every generator of text writes, twenty texts of 60 words, for a reader to judge, as params.yaml has it; and its
+judge, n-grams at temperature 1. It wants models/, of this folder's project (`cd text` for that of `make text`).
 
 Prints what it writes to reports/diffusion_PART.md.
 """
@@ -169,14 +169,13 @@ def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
 
 
 def samples() -> Iterator[str]:
-    """Yield the texts of each model, a numbered list each."""
+    """Yield the texts of each generator of text and of its judge, a numbered list each."""
     params = load()
-    for name, experiment in params.experiments.items():
-        if experiment.task != "language_model":
-            continue
+    generators = {name: g for name, g in params.generators.items() if g.task == "text_generation"}
+    for name in dict.fromkeys([*generators, *(generator.judge for generator in generators.values())]):
         loaded = models.load(Path("models") / name)
-        if name in params.generators:
-            numbers = params.generators[name].sampling
+        if name in generators:
+            numbers = generators[name].sampling
             sampling = validate(loaded.model.Sampling, numbers, "sampling")
             written = text_generation.texts(loaded, loaded.directory, None, TEXTS, sampling)
         else:
