@@ -263,7 +263,7 @@ def heading(labels: list[str]) -> str:
     """Return the table's headings."""
     from genai.figures import shortened
 
-    return f"{'right, %':<43}" + "".join(f"{shortened(label, 6):>7}" for label in labels)
+    return f"{'right, %':<47}" + "".join(f"{shortened(label, 6):>7}" for label in labels)
 
 
 def line(name: str, way: str, log_p: Any, taken: list[Example], labels: list[str]) -> str:
@@ -274,7 +274,7 @@ def line(name: str, way: str, log_p: Any, taken: list[Example], labels: list[str
     error = clustered_error(right, [one.document for one in taken])
     shares = [right[[one.label == label for one in taken]].mean() for label in labels]
     figures = f"{100 * right.mean():.0f} ± {100 * error:.0f}"
-    return f"{name:<20} {way:<14}{figures:>8}" + "".join(f"{100 * share:7.0f}" for share in shares)
+    return f"{name:<24} {way:<14}{figures:>8}" + "".join(f"{100 * share:7.0f}" for share in shares)
 
 
 def clustered_error(right: Any, documents: list[str]) -> float:

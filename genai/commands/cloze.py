@@ -70,7 +70,7 @@ def main(names: list[str], spans: list[int], windows: int, split: str) -> None:
     print(f"{dataset.directory.name}, {split}: a span in the middle of each of {len(tokens)} windows of {T} tokens")
     for n in sorted(set(spans)):
         hidden = cut(dataset.tokenizer, tokens, characters, n)
-        print(f"\n{f'{n} tokens' if n > 1 else '1 token':<38}{'bits':>14}{'tokens':>12}{'words':>12}")
+        print(f"\n{f'{n} tokens' if n > 1 else '1 token':<41}{'bits':>14}{'tokens':>12}{'words':>12}")
         for one in loaded:
             for told in asked(one, hidden):
                 print(line(told, hidden, dataset.tokenizer), flush=True)
@@ -203,4 +203,4 @@ def line(told: Told, hidden: Spans, tokenizer: Any) -> str:
     ]
     (bits, error), *shares = [figure.per_character() for figure in figures]
     cells = [f"{f'{bits:.2f} ± {error:.2f}':>14}", *(f"{f'{x:.0f} ± {e:.0f}':>12}" for x, e in shares)]
-    return f"{told.name:<22}{told.given:<16}" + "".join(cells)
+    return f"{told.name:<24} {told.given:<16}" + "".join(cells)

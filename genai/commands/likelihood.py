@@ -161,17 +161,17 @@ def table(totals: list[Measured], compressed: dict[str, float]) -> str:
     lines = []
     for one in totals:
         mean, error = one.per_character()
-        lines.append(f"{one.name:<21} {one.way:<24}{mean:6.3f} ± {error:.3f}")
-    return "\n".join([*lines, *(f"{name:<21} {GIVEN:<24}{bits:6.3f}" for name, bits in compressed.items())])
+        lines.append(f"{one.name:<24} {one.way:<24}{mean:6.3f} ± {error:.3f}")
+    return "\n".join([*lines, *(f"{name:<24} {GIVEN:<24}{bits:6.3f}" for name, bits in compressed.items())])
 
 
 def share_table(by_share: list[Measured]) -> str:
     """Return a line for each way, a column for each share, with the errors below."""
-    lines = [" " * 46 + "".join(f"{share:>7.0%}" for share in SHARES)]
+    lines = [" " * 49 + "".join(f"{share:>7.0%}" for share in SHARES)]
     for one in by_share:
         mean, error = one.per_character()
-        lines.append(f"{one.name:<21} {one.way:<24}" + "".join(f"{bits:7.3f}" for bits in mean))
-        lines.append(f"{'±':>46}" + "".join(f"{bits:7.3f}" for bits in error))
+        lines.append(f"{one.name:<24} {one.way:<24}" + "".join(f"{bits:7.3f}" for bits in mean))
+        lines.append(f"{'±':>49}" + "".join(f"{bits:7.3f}" for bits in error))
     return "\n".join(lines)
 
 

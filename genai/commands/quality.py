@@ -315,15 +315,15 @@ def following(model: Any, before: Any) -> Any:
 
 def heading(judges: list[str]) -> str:
     """Return the table's two lines of headings."""
-    first = f"{'':<21}{'':>6}" + "".join(f"{judge[:9]:>10}" for judge in judges)
-    second = f"{'':<21}{'evals':>6}" + f"{'bits':>10}" * len(judges)
+    first = f"{'':<25}{'':>6}" + "".join(f"{judge[-9:]:>10}" for judge in judges)
+    second = f"{'':<25}{'evals':>6}" + f"{'bits':>10}" * len(judges)
     return f"{first}\n{second}{'distinct':>10}{'entropy':>10}{'known %':>8}{'distance':>10}{'tokens':>7}"
 
 
 def line(row: Row, real: Row) -> str:
     """Return a row of the table."""
     figures = [*row.bits.values(), row.distinct]
-    cells = [f"{row.name:<21}{number(row.evaluations, 6)}", *(f"{told(*figure):>10}" for figure in figures)]
+    cells = [f"{row.name:<24} {number(row.evaluations, 6)}", *(f"{told(*figure):>10}" for figure in figures)]
     cells += [f"{told(*row.entropy):>10}", f"{100 * row.known[0]:5.0f}±{100 * row.known[1]:.0f}"]
     cells += [f"{told(*row.distance):>10}", number(row.per_second, 7)]
     return "".join(cells) + (" collapse" if row.collapsed(real) else "")
