@@ -140,7 +140,7 @@ def run(here, capsys, *options):
 
 def test_it_prints_each_way_beside_baselines(here, capsys):
     lines = run(here, capsys, "--texts", "6", "--contexts", "1")
-    rows = {(line[:20].strip(), line[21:35].strip()): line[35:].replace("±", "").split() for line in lines[3:]}
+    rows = {(line[:24].strip(), line[25:39].strip()): line[39:].replace("±", "").split() for line in lines[3:]}
     assert [*rows] == [
         ("diffusion", likelihood.EXACT), ("diffusion", likelihood.BOUND), ("control", likelihood.EXACT),
         ("n_gram", "of each label"), ("naive Bayes", "words"), ("most text", "always"),

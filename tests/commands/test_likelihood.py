@@ -20,11 +20,11 @@ NAMES = ["diffusion", "control", "n_gram"]
 
 def rows(printed):
     """Return the numbers of each printed row by its first two columns."""
-    lines = [line for line in printed.splitlines() if line[:22].strip() and line[22:46].strip()]
+    lines = [line for line in printed.splitlines() if line[:25].strip() and line[25:49].strip()]
     return {
-        (line[:22].strip(), line[22:46].strip()): [float(x) for x in line[46:].replace("±", "").split()]
+        (line[:25].strip(), line[25:49].strip()): [float(x) for x in line[49:].replace("±", "").split()]
         for line in lines
-        if line[46:].strip()[:1].isdigit() and "windows of" not in line and "share" not in line
+        if line[49:].strip()[:1].isdigit() and "windows of" not in line and "share" not in line
     }
 
 
