@@ -125,6 +125,18 @@ def test_rows_given_to_a_served_model_are_encoded_as_in_preparation(tmp_path):
         data.description.encode(part.astype({"age": object}).assign(age="old"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "target"),
+    [
+        ({}, "price"),
+        ({"unit": "pounds"}, "price, pounds"),
+        ({"target": "kind", "task": "classification", "drop": ["price"], "unit": "pounds"}, ""),
+    ],
+)
+def test_a_number_to_predict_is_named_with_its_unit(tmp_path, changes, target):
+    assert prepare(tmp_path, write_csv(tmp_path / "a.csv", people()), **changes).description.target == target
+
+
 def test_classes_are_named_in_order_and_dealt_class_by_class(tmp_path):
     frame = people()
     frame["code"] = frame["code"].replace({3: 11})
