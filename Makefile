@@ -64,6 +64,7 @@ figures:
 
 lock: pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --group test pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header -c requirements.lock --group services -o requirements-services.lock
 	uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header -c requirements.lock bench/peers.in \
 	| awk 'NR == FNR {if (/^[a-z]/) {sub(/==.*/, ""); own[$$0]} next} \
 	  /^[a-z]/ {name = $$0; sub(/==.*/, "", name); new = !(name in own)} new' requirements.lock - > bench/peers.txt
