@@ -178,16 +178,27 @@ def read_started(work: Path) -> dict[str, Any]:
 
 
 def read_history(path: Path) -> History:
-    """Return the curves of a history.csv; a last line still being written is left for later."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return {}
+    """Return the curves of a history.csv."""
     history = {}
-    for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+    for row in _rows(path):
         values = {metric: float(row[column]) for column, metric in COLUMNS.items() if row.get(column)}
         history[int(row["step"])] = {key: value for key, value in values.items() if math.isfinite(value)}
     return history
+
+
+def read_load(path: Path) -> list[tuple[float, str, float]]:
+    """Return the rows of a system.csv, which another machine wrote of itself: unix seconds, system metric, value."""
+    rows = [(float(row["time"]), row["name"], float(row["value"])) for row in _rows(path)]
+    return [row for row in rows if math.isfinite(row[2])]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV that grows; none where there is no file, a last line being written left for later."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
 def agree(history: History, logged: History) -> bool:

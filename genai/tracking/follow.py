@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genai.core.config import UserError
-from genai.tracking.finished import History, agree, read_history, read_started
+from genai.tracking.finished import History, agree, read_history, read_load, read_started
 from genai.tracking.mirror import log_previews, mirror_all, params_of, whose
 from genai.tracking.release import release
 from genai.tracking.store import Store, alone, one_line_errors, remember, remembered
@@ -61,7 +61,7 @@ class Live:
     def look(self) -> None:
         """Mirror what changed since the last look. A failure is told once and tried again; it costs no training."""
         now = {}
-        for pattern in ("dvc.lock", ".work/*/history.csv", ".work/*/previews"):
+        for pattern in ("dvc.lock", ".work/*/history.csv", ".work/*/system.csv", ".work/*/previews"):
             for path in self.root.glob(pattern):
                 with contextlib.suppress(FileNotFoundError):
                     now[path] = (path.stat().st_mtime_ns, path.stat().st_size)
@@ -73,8 +73,11 @@ class Live:
                     for name in dict.fromkeys(path.parent.name for path in changed if path.name == "history.csv"):
                         self._curves(self.store, name)
                     for path in changed:
-                        if path.name == "previews" and (run := self.runs.get(path.parent.name)):
-                            run.previews = log_previews(self.store, run.id, path.parent, run.previews)
+                        if run := self.runs.get(path.parent.name):
+                            if path.name == "previews":
+                                run.previews = log_previews(self.store, run.id, path.parent, run.previews)
+                            elif path.name == "system.csv":
+                                run.log_load(self.store, path)
                     if self.root / "dvc.lock" in changed:
                         mirror_all(self.root, self.store)
                         self._forget(self.store)
@@ -95,6 +98,7 @@ class Live:
             # before it is made, so that a follower that is killed leaves no run that the next one knows nothing of
             remember(self.root, experiment_id=store.experiment_id, live=sorted({*self.runs, name}))
             run = self.runs[name] = Run(store, name, history, started)
+            run.log_load(store, work / "system.csv")
         store.log_history(run.id, history, run.logged)
 
     def _forget(self, store: Store) -> None:
@@ -117,10 +121,11 @@ class Run:
 
     def __init__(self, store: Store, name: str, history: History, started: dict[str, Any]):
         from mlflow.entities import Param
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         self.started = started
         self.previews: set[str] | None = None  # not known yet which are logged
+        self.load: dict[str, set[int]] | None = None  # system metric -> the milliseconds that are logged; likewise
+        self.monitor: Any = None
         params = params_of(started) if started else {}
         run, self.logged = store.live_run(name, history, params, whole=False)
         if run is None:
@@ -132,9 +137,37 @@ class Run:
         elif run.info.status != "RUNNING":
             store.client.update_run(run.info.run_id, "RUNNING")
         self.id = run.info.run_id
-        self.monitor = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=store.uri)
-        self.monitor.start()
+
+    def log_load(self, store: Store, path: Path) -> None:
+        """Log the load that the machine of this training noted in a file, each row once; without one, watch this machine.
+
+        Rows older than the training are of an earlier one, which another machine did.
+        """
+        from mlflow.entities import Metric
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        rows = [row for row in read_load(path) if row[0] >= self.started.get("started", 0)]
+        if not rows:
+            if self.monitor is None:
+                self.monitor = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=store.uri)
+                self.monitor.start()
+            return
+        self.close()
+        load, self.load = self.load, None  # should the store fail, the run is asked again what it has
+        if load is None:
+            keys = [key for key in store.client.get_run(self.id).data.metrics if key.startswith("system/")]
+            load = {key: {m.timestamp for m in store.client.get_metric_history(self.id, key)} for key in keys}
+        metrics = []
+        for seconds, key, value in rows:
+            known, milliseconds = load.setdefault(key, set()), int(seconds * 1000)
+            if milliseconds not in known:
+                metrics.append(Metric(key, value, milliseconds, len(known)))  # MLflow's own steps: 0, 1, 2 ...
+                known.add(milliseconds)
+        store.log_metrics(self.id, metrics)
+        self.load = load
 
     def close(self) -> None:
-        """Stop watching the machine."""
-        self.monitor.finish()
+        """Stop watching this machine."""
+        if self.monitor:
+            self.monitor.finish()
+            self.monitor = None

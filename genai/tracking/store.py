@@ -195,10 +195,14 @@ class Store:
             for key, value in values.items()
             if key not in logged.get(step, {})
         ]
-        for i in range(0, len(metrics), 1000):  # the most that MLflow takes at once
-            self.client.log_batch(run_id, metrics[i : i + 1000])
+        self.log_metrics(run_id, metrics)
         for metric in metrics:
             logged.setdefault(metric.step, {})[metric.key] = metric.value
+
+    def log_metrics(self, run_id: str, metrics: list[Any]) -> None:
+        """Log metrics in as few calls as MLflow takes."""
+        for i in range(0, len(metrics), 1000):
+            self.client.log_batch(run_id, metrics[i : i + 1000])
 
     def live_run(self, name: str, history: History, params: dict[str, str], whole: bool) -> tuple[Any, History]:
         """Return the run that this training continues, and its curves; (None, {}) where there is none.

@@ -113,6 +113,43 @@ def test_what_is_known_at_the_start_is_there_from_the_start(root, look):
     assert look.statuses() == ["KILLED"]
 
 
+def test_the_load_of_another_machine_is_logged_once_a_row_and_in_the_place_of_this_ones(root, look):
+    begun = 1_800_000_000
+    head, name = "time,name,value\n", "system/gpu_0_utilization_percentage"
+    rows = [f"{begun + 10 * i}.5,{name},{50 + i}\n" for i in range(5)]
+
+    def load():
+        (run,) = look.runs()
+        return [
+            (m.timestamp - begun * 1000, m.step, m.value) for m in look.client.get_metric_history(run.info.run_id, name)
+        ]
+
+    def wanted(n):
+        return [(10_000 * i + 500, i, 50.0 + i) for i in range(n)]
+
+    follower = Follower(root)
+    work = project.start(root, "cnn", steps=8)
+    stale = f"{begun - 9},{name},1\n"  # what an earlier training on a worker left
+    (work / "system.csv").write_text(head + stale + rows[0] + rows[1] + rows[2][:15])
+    follower.until(lambda: look.runs() and len(load()) == 2)
+    (work / "system.csv").write_text(head + stale + "".join(rows[:3]))
+    follower.until(lambda: len(load()) == 3)
+    time.sleep(2)  # this machine would have been logged twice
+    assert set(look.runs()[0].data.metrics) == {name}
+    follower.process.kill()
+    follower.process.wait()
+
+    follower = Follower(root)
+    (work / "history.csv").write_text(project.history(range(1, 3)))
+    (work / "system.csv").write_text(head + "".join(rows))
+    follower.until(lambda: len(load()) == 5)
+    assert load() == wanted(5)
+    project.start(root, "cnn", steps=8, started=begun + 3600)  # goes on here, where no worker is left
+    follower.until(lambda: "system/cpu_utilization_percentage" in look.runs()[-1].data.metrics)
+    follower.close()
+    assert load() == wanted(5)
+
+
 def test_an_abandoned_training_is_killed_and_another_has_its_own_run(root, look):
     follower = Follower(root)
     live = project.start(root, "cnn", steps=8) / "history.csv"
