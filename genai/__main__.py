@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         "--contexts", type=int, default=2, metavar="M", help="of training text that stand for a label"
     )
     classify.add_argument("--split", choices=("validation", "test"), default="validation")
-    mirror = commands.add_parser("track", help="mirror the files of all stages into MLflow")
+    mirror = commands.add_parser("track", help="mirror the files of all stages, and DVC's experiments, into MLflow")
     mirror.add_argument("--follow", action="store_true", help="until standard input ends, while stages run")
     mirror.add_argument("--release", action="store_true", help="then release")
     release = commands.add_parser("release", help="register the models; a better one becomes champion")

@@ -1,4 +1,4 @@
-"""Mirror the files of all stages into MLflow."""
+"""Mirror the files of all stages, and DVC's experiments, into MLflow."""
 
 import time
 from pathlib import Path

@@ -206,6 +206,14 @@ def agree(history: History, logged: History) -> bool:
     return all(history[step].get(k) == v for step in history.keys() & logged.keys() for k, v in logged[step].items())
 
 
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return a tree of values as MLflow's params: their keys joined by dots."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)[:6000]}
+    return found
+
+
 def md5s(entries: list[dict[str, Any]]) -> dict[str, str]:
     return {entry["path"]: entry["md5"] for entry in entries}
 

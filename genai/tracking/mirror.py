@@ -12,7 +12,8 @@ from typing import Any
 
 from genai import page
 from genai.core.config import read
-from genai.tracking.finished import Finished, finished, hashed, md5, md5s, read_history
+from genai.tracking.dvc_experiments import mirror_experiments
+from genai.tracking.finished import Finished, finished, flat, hashed, md5, md5s, read_history
 from genai.tracking.logged_model import log_model, sampling
 from genai.tracking.note import note
 from genai.tracking.store import Store, alone, lock_hash, one_line_errors, remember, remembered
@@ -21,7 +22,7 @@ CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"} 
 
 
 def track(root: Path) -> None:
-    """Mirror every finished experiment into MLflow; what is there already is left as it is.
+    """Mirror every finished experiment, and DVC's own, into MLflow; what is there already is left as it is.
 
     Raises UserError where the store cannot be reached or written.
     """
@@ -31,6 +32,12 @@ def track(root: Path) -> None:
 
 def mirror_all(root: Path, store: Store | None) -> tuple[Store | None, str]:
     """Mirror what is finished; return the store, opened if it was needed, and what was done in one line."""
+    store, line = _mirror_finished(root, store)
+    store, more = mirror_experiments(root, store)
+    return store, line + more
+
+
+def _mirror_finished(root: Path, store: Store | None) -> tuple[Store | None, str]:
     lock, known = lock_hash(root), remembered(root)
     if lock is None:
         return store, "MLflow: 0 runs, none new"
@@ -108,7 +115,7 @@ def _mirror(store: Store, e: Finished) -> str | None:
     if new:
         if changed := e.changed():
             return changed
-        params = params_of(e.config) | _flat(sampling(e), "sampling.")
+        params = params_of(e.config) | flat(sampling(e), "sampling.")
         history = read_history(e.root / "models" / e.name / "history.csv")
         logged = store.history(run) if run else {}
         if run is None:
@@ -198,7 +205,7 @@ def _datasets(e: Finished) -> list[Any]:
 
 def params_of(facts: dict[str, Any]) -> dict[str, str]:
     """Return MLflow's params of an experiment, from the model's config.json or from started.json."""
-    return _flat(facts["experiment"]) | _flat(facts["environment"], "environment.")
+    return flat(facts["experiment"]) | flat(facts["environment"], "environment.")
 
 
 def whose(started: dict[str, Any]) -> dict[str, str]:
@@ -207,13 +214,6 @@ def whose(started: dict[str, Any]) -> dict[str, str]:
     if "commit" in started:
         tags |= {"git_commit": started["commit"], "mlflow.source.git.commit": started["commit"].removesuffix("-dirty")}
     return tags
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)[:6000]}
-    return flat
 
 
 def log_previews(store: Store, run_id: str, work: Path, done: set[str] | None) -> set[str]:
