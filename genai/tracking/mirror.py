@@ -13,7 +13,7 @@ from typing import Any
 from genai import page
 from genai.core.config import read
 from genai.tracking.dvc_experiments import mirror_experiments
-from genai.tracking.finished import Finished, finished, flat, hashed, md5, md5s, read_history
+from genai.tracking.finished import Finished, finished, flat, hashed, md5, md5s, read_history, read_started
 from genai.tracking.logged_model import log_model, sampling
 from genai.tracking.note import note
 from genai.tracking.store import Store, alone, lock_hash, one_line_errors, remember, remembered
@@ -221,7 +221,7 @@ def log_previews(store: Store, run_id: str, work: Path, done: set[str] | None) -
 
     done: what is known to be logged; None: the run is asked.
     """
-    started = (work / "started.json").stat().st_mtime if (work / "started.json").exists() else 0.0
+    started = read_started(work).get("started", 0.0)  # not the file's own time: a worker's files come in any order
     files = [path for path in (work / "previews").glob("[0-9]*") if path.stat().st_mtime >= started]
     if done is None and files:
         client = store.client

@@ -96,13 +96,13 @@ def test_a_running_training_is_followed_across_deaths_without_a_step_twice(root,
 
 def test_what_is_known_at_the_start_is_there_from_the_start(root, look):
     follower = Follower(root)
-    work = project.start(root, "cnn", steps=8)
+    work = project.start(root, "cnn", steps=8, started=1.7e9)
     follower.until(lambda: look.runs() and "train.steps" in look.runs()[0].data.params)
     (run,) = look.runs()
     assert look.steps() == []
     assert run.data.tags["mlflow.user"] == "ada" and run.data.tags["mlflow.source.git.commit"] == "c" * 40
     assert run.data.params["config.channels"] == "[4]" and run.data.params["environment.python"] == "3.11"
-    assert run.info.start_time == 1_800_000_000_000
+    assert run.info.start_time == 1_700_000_000_000
 
     (work / "history.csv").write_text(project.history(range(1, 3)))
     (work / "previews").mkdir()

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -269,10 +270,13 @@ def test_two_trackers_at_once_make_one_run(root):
 
 
 def test_previews_are_logged_once_each_by_step(root):
-    work = project.start(root, "flow", steps=3)
+    work = project.start(root, "flow", steps=3, started=time.time() - 60)
     (work / "previews").mkdir()
     Image.new("L", (8, 8)).save(work / "previews" / "10.png")
     (work / "previews" / "20.txt").write_text("the file")
+    (work / "previews" / "15.txt").write_text("of an earlier training")
+    os.utime(work / "previews" / "15.txt", (1, 1))
+    (work / "started.json").touch()  # from a worker it may come after them
     (work / "previews" / ".30.txt.123").write_text("being writ")
     store = Store(root)
     run_id = store.client.create_run(store.experiment_id).info.run_id
