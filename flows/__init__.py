@@ -8,6 +8,8 @@ _HERE = Path.cwd()
 PROJECT = Path(os.path.relpath(next((f for f in (_HERE, *_HERE.parents) if (f / ".dvc").is_dir()), _HERE)))
 FLOW = PROJECT / ".dvc" / "tmp" / "flow"  # the flow's own files
 STATE = FLOW / os.path.relpath(_HERE, PROJECT)  # those of the dvc.yaml in this folder
+# of the names of flows, deployments and artifacts, where a Prefect server has those of other projects too
+PREFIX = os.environ.get("FLOW_PREFIX", "")
 
 
 class UserError(Exception):

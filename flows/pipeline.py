@@ -1,7 +1,8 @@
 """The pipeline: python -m flows.pipeline [STAGE ...]
 
 Brings the stages of dvc.yaml up to date under Prefect, in parallel, each by DVC's own code. With names of
-stages (train@cnn) or of groups (train): those and what they depend on, as `dvc repro STAGE` does.
+stages (train@cnn) or of groups (train): those and what they depend on, as `dvc repro STAGE` does. Stages with a pool
+go to its workers where PREFECT_API_URL names a server that knows some.
 """
 
 import argparse
@@ -12,53 +13,84 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flows import FLOW, PROJECT, STATE, UserError
+from flows.plan import Stage
 from flows.process import Processes
 from flows.server import prefect_api
+
+if TYPE_CHECKING:
+    from flows.project import Project
 
 GENAI = [sys.executable, "-m", "genai"]
 TRACKED = STATE / "tracked"  # is there when MLflow shows all that the stages wrote
 
 
-def run(targets: list[str]) -> int:
+def run(targets: list[str], gpu: str = "prefer", deadline: float = 60.0) -> int:
     """Do all of it; return the exit status."""
     set_environment()
-    genai = Path("genai/__main__.py").is_file()  # any other DVC project has neither a check nor tracking
-    check = subprocess.Popen([*GENAI, "check"] if genai else ["true"])  # runs while Prefect's server starts
-    with only_run_here() as lock, check, prefect_api() as wait_for_api:
-        if status := check.wait():
-            return status
-        from flows.project import Project
-
-        with closing(Project()) as project:
-            stages = project.plan(targets)
+    try:
+        with only_run_here() as lock, prefect_api() as wait_for_api, opened(targets, lock) as this:
             wait_for_api()
 
             from flows.results import explain_git_status, print_results  # two threads must not import Prefect at once
-            from flows.stages import run_flow
+            from flows.stages import flow_of
 
-            anything = any(stage.changed for stage in stages)
-            tracking = start_tracking() if genai and (anything or not TRACKED.exists()) else None
-            processes = Processes(lock)
-            try:
-                state = run_flow(project, stages, targets, cores(), processes)
-            finally:
-                project.write()
-            if state.is_completed():
-                project.complete()
-    if tracking:
-        finish_tracking(tracking, stopped=processes.stopped_by is not None)
-    if processes.stopped_by:
-        return 128 + processes.stopped_by
+            state: Any = flow_of(lambda _: nullcontext(this))(targets, gpu, deadline, return_state=True)
+    except CheckFailed as error:
+        return error.status
+    if this.processes.stopped_by:
+        return 128 + this.processes.stopped_by
     if not state.is_completed():
         print(f"\nfailed: {state.message}", file=sys.stderr)
         return 1
-    print_results(stages)
-    explain_git_status(project.files_in_git())
+    print_results(this.stages)
+    explain_git_status(this.project.files_in_git())
     return 0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A project, and what is to be done in it."""
+
+    project: "Project"
+    stages: list[Stage]
+    processes: Processes
+    cores: int
+
+
+class CheckFailed(UserError):
+    """The check of the project's own has failed, and said why."""
+
+    def __init__(self, status: int):
+        super().__init__("the check of params.yaml has failed; its log says why")
+        self.status = status
+
+
+@contextmanager
+def opened(targets: list[str], lock: int) -> Iterator[Opened]:
+    """Open the project and plan, and mirror into MLflow what the stages write during the block. Raises UserError.
+
+    lock: the descriptor of `only_run_here`.
+    """
+    genai = Path("genai/__main__.py").is_file()  # any other DVC project has neither a check nor tracking
+    with subprocess.Popen([*GENAI, "check"] if genai else ["true"]) as check:  # runs while Prefect's server starts
+        from flows.project import Project
+
+        if status := check.wait():
+            raise CheckFailed(status)
+    with closing(Project()) as project:
+        stages = project.plan(targets)
+        anything = any(stage.changed for stage in stages)
+        tracking = start_tracking() if genai and (anything or not TRACKED.exists()) else None
+        processes = Processes(lock)
+        yield Opened(project, stages, processes, cores())
+    if tracking:
+        finish_tracking(tracking, stopped=processes.stopped_by is not None)
 
 
 def set_environment() -> None:
@@ -70,7 +102,9 @@ def set_environment() -> None:
     site.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.setdefault("DVC_SITE_CACHE_DIR", str(site))
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    os.environ |= {"DVC_NO_ANALYTICS": "1", "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"}
+    os.environ |= {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"}
+    if "PREFECT_API_URL" in os.environ:  # a server that is not this process's own closes runs that tell nothing
+        os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 
 @contextmanager
@@ -125,8 +159,16 @@ def main() -> int:
     """Run the command line; a user's mistake becomes one line and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="a stage (train@cnn) or a group (train)")
+    parser.add_argument(
+        "--gpu", choices=("prefer", "require", "never"), default="prefer",
+        help="whether stages with a pool go to its workers where there are such (prefer), have to, or never do",
+    )  # fmt: skip
+    parser.add_argument(
+        "--deadline", type=float, default=60.0, metavar="S", help="seconds in which a worker has to answer"
+    )
+    arguments = parser.parse_args()
     try:
-        return run(parser.parse_args().stages)
+        return run(arguments.stages, arguments.gpu, arguments.deadline)
     except UserError as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 2

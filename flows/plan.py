@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flows import STATE, UserError
@@ -21,26 +22,50 @@ class Stage:
     upstream: list[str]  # the stages whose outputs it reads
     changed: bool  # code, parameters, data or outputs are not those of dvc.lock
     urgency: float = 0.0  # CPU-seconds from its start to the end of the longest path that begins with it
-    meta: dict[str, Any] = field(default_factory=dict)  # of dvc.yaml: threads, show, print
+    meta: dict[str, Any] = field(default_factory=dict)  # of dvc.yaml: threads, show, print, pool, live, nproc_per_node
+    pool: str | None = None  # Prefect's work pool whose workers run it, where there are such
 
     @property
     def threads(self) -> int:
         """Cores that it occupies."""
         return self.meta.get("threads", 1)
 
+    def launched(self, command: str) -> str:
+        """Return the command as a worker runs it: with `nproc_per_node` under torchrun, a process a device."""
+        if "nproc_per_node" not in self.meta:
+            return command
+        return f"torchrun --standalone --nproc-per-node {self.meta['nproc_per_node']} {command.removeprefix('python ')}"
+
 
 def check_meta(name: str, meta: Any) -> dict[str, Any]:
     """Return what dvc.yaml says of a stage for the flow. Raises UserError."""
     meta = {} if meta is None else meta
     if not isinstance(meta, dict):
-        raise UserError(f"dvc.yaml: {name}: meta is {meta!r}; it is a map of threads, show and print")
+        raise UserError(f"dvc.yaml: {name}: meta is {meta!r}; it is a map of threads, show, print, pool, live")
     threads = meta.get("threads", 1)
     if type(threads) is not int or threads < 1:
         raise UserError(f"dvc.yaml: {name}: meta.threads is {threads!r}; it is a whole number from 1")
-    for key, kind in (("show", "path"), ("print", "command")):
+    for key, kind in (("show", "path"), ("print", "command"), ("live", "folder")):
         if not isinstance(meta.get(key, ""), str):
             raise UserError(f"dvc.yaml: {name}: meta.{key} is {meta[key]!r}; it is a {kind}")
+    processes = meta.get("nproc_per_node", 1)
+    if processes != "gpu" and (type(processes) is not int or processes < 1):
+        raise UserError(f"dvc.yaml: {name}: meta.nproc_per_node is {processes!r}; it is a whole number from 1, or gpu")
     return meta
+
+
+def pool_of(name: str, meta: dict[str, Any], deps: list[str]) -> str | None:
+    """Return the work pool that dvc.yaml names for a stage. Raises UserError.
+
+    `pool: gpu`, or `pool: {gpu: genai/diffusion}` where it is that of those stages which depend on something there.
+    """
+    pool = meta.get("pool")
+    if isinstance(pool, dict) and all(isinstance(text, str) for item in pool.items() for text in item):
+        below = {pool: Path(path) for pool, path in pool.items()}
+        return next((pool for pool, path in below.items() if any(Path(dep).is_relative_to(path) for dep in deps)), None)
+    if pool is None or isinstance(pool, str):
+        return pool
+    raise UserError(f"dvc.yaml: {name}: meta.pool is {pool!r}; it is a name, or a map from a name to a path")
 
 
 def longest_paths(

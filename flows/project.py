@@ -19,19 +19,20 @@ from typing import Any
 from dvc.dependency import param
 from dvc.dvcfile import PROJECT_FILE, Lockfile
 from dvc.exceptions import DvcException
+from dvc.output import Output
 from dvc.repo import Repo
 from dvc.repo.index import Index
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.rwlock import rwlock
 from dvc.stage import PipelineStage
 from dvc.stage import Stage as DvcStage
-from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
 from dvc.stage.run import prepare_kwargs
 from dvc.utils.serialize import load_path
 
 from flows import UserError
 from flows.lock import LOCK, ORDER, Lock
-from flows.plan import Stage, check_meta, longest_paths, record_seconds, recorded_seconds
+from flows.plan import Stage, check_meta, longest_paths, pool_of, record_seconds, recorded_seconds
 
 UNCHANGED = "nothing that it depends on has changed"
 RAN = "ran"
@@ -55,6 +56,9 @@ param.load_path = load_once
 
 # Runs a command in a folder with an environment; returns its CPU-seconds
 Execute = Callable[[str, str, dict[str, str]], float]
+# Gets what a stage makes into DVC's cache by other means, given the stage, its key in the run-cache and the outputs that
+# it reads; returns RAN or RESTORED, None where the stage is to run here
+Elsewhere = Callable[[DvcStage, str, list[Output]], str | None]
 
 
 class Project:
@@ -110,9 +114,18 @@ class Project:
             self._upstream[stage.addressing] = [name for name in above if name in self._upstream]
         urgency = longest_paths(self._upstream, self._seconds, self._stages)
         return [
-            Stage(name, upstream, name in changed, urgency[name], check_meta(name, self._stages[name].meta))
-            for name, upstream in self._upstream.items()
+            self._planned(name, upstream, name in changed, urgency[name]) for name, upstream in self._upstream.items()
         ]
+
+    def _planned(self, name: str, upstream: list[str], changed: bool, urgency: float) -> Stage:
+        stage = self._stages[name]
+        meta = check_meta(name, stage.meta)
+        pool = pool_of(name, meta, [str(dep) for dep in stage.deps])
+        if "nproc_per_node" in meta and not str(stage.cmd).startswith("python "):
+            raise UserError(
+                f"dvc.yaml: {name}: cmd is {stage.cmd!r}; with meta.nproc_per_node it begins with `python `"
+            )
+        return Stage(name, upstream, changed, urgency, meta, pool)
 
     def _named(self, target: str) -> list[DvcStage]:
         """Return the stage, or those of the group. Raises UserError."""
@@ -131,19 +144,26 @@ class Project:
         outs = [out for stage in self._stages.values() for out in stage.outs]
         return {str(out): bool(out.metric) for out in outs if not out.use_cache}
 
-    def reproduce(self, name: str, execute: Execute) -> str:
+    def reproduce(self, name: str, execute: Execute, elsewhere: Elsewhere | None = None) -> str:
         """Let DVC bring one stage up to date; return which of UNCHANGED, RESTORED and RAN.
 
-        Raises what `execute` raises, DvcException and OSError.
+        Raises what `execute` and `elsewhere` raise, DvcException and OSError.
         """
         stage, seconds = self._stages[name], []
+        outcome = None
 
         def run_stage(*_, **__) -> None:  # dvc.stage.run.run_stage, but for who runs the commands
+            nonlocal outcome
             try:
                 self._repo.stage_cache.restore(stage)
+                outcome = RESTORED
             except RunCacheNotFoundError:
                 stage.save_deps()
-                seconds.append(self._run(stage, execute))
+                if elsewhere and travels(stage):
+                    outcome = self._hand_off(stage, elsewhere)
+                if not outcome:
+                    seconds.append(self._run(stage, execute))
+                    outcome = RAN
 
         with self._owned(), self._reading(stage), self._repo.scm_context(quiet=True) as context:
             stage._run_stage = run_stage
@@ -158,17 +178,51 @@ class Project:
                 self._seconds[name] = seconds[0]
             if time.monotonic() - self._written > WRITE_EVERY:
                 self._write()
-        return RAN if seconds else RESTORED
+        return outcome or RESTORED  # a stage without a command has none to run
+
+    def _hand_off(self, stage: DvcStage, elsewhere: Elsewhere) -> str | None:
+        """Restore what the stage makes elsewhere; return how, None where it is to run here.
+
+        Raises RunCacheNotFoundError where what it depends on was changed meanwhile.
+        """
+        self._write()  # dvc.lock goes with the snapshot, and names what the stage reads
+        key, inputs = _get_stage_hash(stage), self.inputs(stage.addressing)
+        with self._released():
+            outcome = elsewhere(stage, key, inputs)
+        if outcome:
+            self._repo.stage_cache.restore(stage)
+        return outcome
+
+    def stage(self, name: str) -> DvcStage:
+        """Return DVC's own object of a stage."""
+        return self._stages[name]
+
+    def inputs(self, name: str) -> list[Output]:
+        """Return the outputs of other stages and the data under DVC that a stage reads."""
+        paths = [Path(dep.fs_path) for dep in self._stages[name].deps if dep.protocol == "local"]
+        outs = [
+            out for stage in self._stages.values() for out in stage.outs if out.use_cache and out.protocol == "local"
+        ]
+        return [
+            out for out in outs
+            if any(path.is_relative_to(out.fs_path) or Path(out.fs_path).is_relative_to(path) for path in paths)
+        ]  # fmt: skip
 
     def _run(self, stage: DvcStage, execute: Execute) -> float:
         """Run the stage's commands one after the other as DVC does, while others may use DVC."""
         settings = prepare_kwargs(stage)
         commands = stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines()
+        with self._released():
+            return sum(execute(command, settings["cwd"], settings["env"]) for command in commands)
+
+    @contextmanager
+    def _released(self) -> Iterator[None]:
+        """Let others use DVC during the block."""
         self._repo._reset()
         self._repo.lock.unlock()
         self._mutex.release()
         try:
-            return sum(execute(command, settings["cwd"], settings["env"]) for command in commands)
+            yield
         finally:
             self._mutex.acquire()
             self._repo.lock.lock()
@@ -226,6 +280,11 @@ class Project:
 
     def close(self) -> None:
         self._repo.close()
+
+
+def travels(stage: DvcStage) -> bool:
+    """Return whether DVC keeps all that a stage makes in its run-cache, by which it gets from host to host."""
+    return _can_hash(stage) and all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs)
 
 
 def one_line(error: BaseException) -> str:

@@ -3,24 +3,32 @@
 import logging
 import re
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from dvc.exceptions import DvcException
-from prefect import Task, allow_failure, flow, get_run_logger, task
+from prefect import Flow, Task, allow_failure, flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectConcurrentFuture
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
+from flows import PREFIX, UserError
+from flows.handoff import HandOff, NoWorker, StageFailed, has_worker
+from flows.pipeline import Opened
 from flows.plan import Stage
 from flows.process import Processes, lines
 from flows.project import RAN, UNCHANGED, WRITE_EVERY, Project, one_line
 from flows.results import show_results, slug
 
+ASK_EVERY = 10.0  # seconds between two looks for workers of a pool
 PROGRESS_EVERY = 5.0  # seconds between two progress lines of a stage in the log
 BAR = re.compile(r"(\d+)%\|[^|]*\|\s*(.*)")  # as tqdm prints it: 50%|#####     | 30/60 [00:10<00:10, 3.00it/s]
 
@@ -39,7 +47,7 @@ class Command:
 
     def __call__(self, command: str, cwd: str, env: dict[str, str]) -> float:
         """Run it; return its CPU-seconds. Raises CommandFailed."""
-        self._log.info("> " + command)
+        self.show("> " + command)
         last = ""
         with self._processes.start(["/bin/sh", "-c", command], cwd, env) as process:
             for line, is_progress in lines(process.stdout):
@@ -47,18 +55,19 @@ class Command:
                     if time.monotonic() - self._shown < PROGRESS_EVERY:
                         continue
                     self._shown = time.monotonic()
-                    self._show_progress(line)
-                self._log.info(line)
+                self.show(line)
                 last = line
             if status := process.wait():
                 raise CommandFailed(last or f"exit status {status}")
         return process.cpu_seconds
 
-    def _show_progress(self, line: str) -> None:
+    def show(self, line: str) -> None:
+        """Show a line in the log, and a progress bar as an artifact, too."""
+        self._log.info(line)
         if bar := BAR.search(line):
             percent, description = float(bar[1]), f"{self._stage}: {bar[2]}"
             if self._artifact is None:
-                key = f"progress-{slug(self._stage)}"
+                key = f"{slug(PREFIX)}progress-{slug(self._stage)}"
                 artifact = create_progress_artifact(percent, key=key, description=description)
                 assert isinstance(artifact, UUID)  # it would be a coroutine in a flow of coroutines
                 self._artifact = artifact
@@ -71,35 +80,51 @@ class Command:
             update_progress_artifact(self._artifact, 100.0, description=f"{self._stage}: done")
 
 
-def run_flow(project: Project, stages: list[Stage], targets: list[str], cores: int, processes: Processes) -> State:
-    """Bring the stages up to date in a flow run that says in its name and parameters what was asked for."""
+Policy = Literal["prefer", "require", "never"]
 
-    # its parameters are plain values, so that they can be read in Prefect's pages
-    @flow(
-        name="pipeline",
-        flow_run_name=f"{' '.join(targets) or 'all stages'} {datetime.now():%Y-%m-%d %H:%M}",
-        validate_parameters=False,
-    )
-    def pipeline(targets: list[str], cores: int) -> State:
-        """Bring the stages of dvc.yaml up to date, longest path first; a failed one costs its descendants, no other."""
+
+def flow_of(opened: Callable[[list[str]], AbstractContextManager[Opened]]) -> Flow:
+    """Return the flow that brings the stages up to date of what `opened` opens, given the names of stages."""
+
+    @flow(name=f"{PREFIX}pipeline", flow_run_name=run_name, result_serializer="json")
+    def pipeline(targets: list[str] = [], gpu: Policy = "prefer", deadline: float = 60.0) -> State:  # noqa: B006
+        """Bring the stages of dvc.yaml up to date, longest path first; a failed one costs its descendants, no other.
+
+        Args:
+            targets: stages (train@cnn) or groups of them (train), with what they depend on; all where there are none.
+            gpu: whether stages with a pool go to its workers where there are such, have to, or never do.
+            deadline: seconds in which a worker of the pool has to answer.
+        """
         logging.getLogger("prefect.task_runs").addFilter(without_empty_traceback)
-        with processes.stop_at_signals():
-            finished = run_all(project, stages, cores, processes)
-        if processes.stopped_by:
-            return Cancelled(message=f"stopped by {processes.stopped_by.name}")
-        show_results(stages)
-        failed = [name for name, state in finished.items() if not state.is_completed()]
-        if failed:
-            return Failed(message=f"{len(failed)} of {len(stages)} stages: {', '.join(failed)}")
+        with opened(targets) as this, this.processes.stop_at_signals():
+            try:
+                finished = run_all(this, gpu, deadline)
+            finally:
+                this.project.write()
+            if this.processes.stopped_by:
+                return Cancelled(message=f"stopped by {this.processes.stopped_by.name}")
+            show_results(this.stages)
+            failed = [name for name, state in finished.items() if not state.is_completed()]
+            if failed:
+                return Failed(message=f"{len(failed)} of {len(this.stages)} stages: {', '.join(failed)}")
+            this.project.complete()
         ran = [name for name, state in finished.items() if state.name != "Cached"]
-        return Completed(message=f"{len(ran)} of {len(stages)} stages ran, the rest was cached")
+        summary = f"{len(ran)} of {len(this.stages)} stages ran, the rest was cached"
+        return Completed(message=summary, data={"ran": ran, "stages": len(this.stages)})
 
-    return pipeline(targets, cores, return_state=True)
+    return pipeline
 
 
-def run_all(project: Project, stages: list[Stage], cores: int, processes: Processes) -> dict[str, State]:
+def run_name() -> str:
+    """Return the name of the flow run that begins: what was asked for, and when."""
+    return f"{' '.join(flow_run.parameters['targets']) or 'all stages'} {datetime.now():%Y-%m-%d %H:%M}"
+
+
+def run_all(this: Opened, gpu: Policy, deadline: float) -> dict[str, State]:
     """Submit each stage when what it depends on is done and there are cores for it; return how each ended."""
-    waiting = {stage.name: stage for stage in sorted(stages, key=lambda stage: -stage.urgency)}
+    project, cores, processes = this.project, this.cores, this.processes
+    places = Places(gpu, deadline, processes)
+    waiting = {stage.name: stage for stage in sorted(this.stages, key=lambda stage: -stage.urgency)}
     futures: dict[str, PrefectConcurrentFuture] = {}
     finished: dict[str, State] = {}
     done: SimpleQueue[str] = SimpleQueue()
@@ -126,9 +151,11 @@ def run_all(project: Project, stages: list[Stage], cores: int, processes: Proces
                 submit(skip, stage, failed[0])
             elif not stage.changed and all(finished[name].message == UNCHANGED for name in stage.upstream):
                 submit(keep, stage)
+            elif places.elsewhere(stage):
+                submit(reproduce, stage, stage, project, processes, places)
             elif not full and sum(occupied.values()) + cores_needed <= cores:
                 occupied[stage.name] = cores_needed
-                submit(reproduce, stage, stage.name, project, processes)
+                submit(reproduce, stage, stage, project, processes)
             else:
                 full = True
         if len(finished) < len(futures):
@@ -163,16 +190,39 @@ def skip(failed: str) -> State:
     return Failed(name="Skipped", message=f"{failed} failed")
 
 
+class Places:
+    """Which stages go to the workers of their pool."""
+
+    def __init__(self, gpu: Policy, deadline: float, processes: Processes):
+        self._gpu, self._deadline, self._processes = gpu, deadline, processes
+        self._seen: dict[str, tuple[float, bool]] = {}  # when a pool was last asked for workers, and whether it had one
+
+    def elsewhere(self, stage: Stage) -> bool:
+        """Return whether the stage goes to a worker."""
+        if stage.pool is None or self._gpu != "prefer":
+            return stage.pool is not None and self._gpu == "require"
+        asked, answer = self._seen.get(stage.pool, (0.0, False))
+        if time.monotonic() - asked > ASK_EVERY:
+            with get_client(sync_client=True) as client:
+                answer = has_worker(client, stage.pool)
+            self._seen[stage.pool] = time.monotonic(), answer
+        return answer
+
+    def hand_off(self, stage: Stage, show: Callable[[str], None]) -> HandOff:
+        """Return what hands the stage off. show: takes each line of its log."""
+        return HandOff(stage, self._gpu == "require", self._deadline, self._processes, show)
+
+
 @task(cache_policy=NO_CACHE)
-def reproduce(name: str, project: Project, processes: Processes) -> State:
-    """Let DVC bring one stage up to date: run it, restore it from its cache, or find it unchanged."""
-    command = Command(name, processes)
+def reproduce(stage: Stage, project: Project, processes: Processes, places: Places | None = None) -> State:
+    """Let DVC bring one stage up to date: run it, here or by a worker, restore it from a cache, or find it unchanged."""
+    command = Command(stage.name, processes)
     try:
-        outcome = project.reproduce(name, command)
-    except (CommandFailed, DvcException, OSError) as error:
+        outcome = project.reproduce(stage.name, command, places.hand_off(stage, command.show) if places else None)
+    except (CommandFailed, StageFailed, NoWorker, UserError, DvcException, OSError) as error:
         if processes.stopped_by:
             return Cancelled(message=f"stopped by {processes.stopped_by.name}")
-        if not isinstance(error, CommandFailed):  # whose message is in the log
+        if not isinstance(error, (CommandFailed, StageFailed)):  # whose message is in the log
             get_run_logger().error(one_line(error))
         return Failed(message=one_line(error))
     command.done()

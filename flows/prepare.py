@@ -1,0 +1,67 @@
+"""Prepares a Prefect server for this project: python -m flows.prepare
+
+Makes the work pools that prefect.yaml names, its deployments, and an automation that closes runs that died. What is
+there already is left, deployments are brought up to date.
+"""
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.exceptions import ObjectAlreadyExists
+from ruamel.yaml import YAML
+
+# A run whose worker was killed would stay Running for ever. Each tells every 30 s that it is alive (set_environment,
+# prefect.yaml).
+AUTOMATION = "a run that tells nothing has crashed"
+SILENCE = timedelta(seconds=90)
+BEAT, ENDS = "prefect.flow-run.heartbeat", ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def close_silent_runs(client: SyncPrefectClient) -> None:
+    """Make the automation that marks as crashed a run that has told nothing for 90 s, unless it is there."""
+    if client.read_automations_by_name(AUTOMATION):
+        return
+    silent = EventTrigger(
+        after={BEAT},
+        expect={BEAT, *(f"prefect.flow-run.{end}" for end in ENDS)},
+        match={"prefect.resource.id": ["prefect.flow-run.*"]},
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=SILENCE,
+    )
+    crashed = ChangeFlowRunState(state=StateType.CRASHED, message=f"it told nothing for {SILENCE.seconds} s")
+    client.create_automation(AutomationCore(name=AUTOMATION, trigger=silent, actions=[crashed]))
+
+
+def make_pools(client: SyncPrefectClient, names: set[str]) -> None:
+    """Make work pools of processes, unless they are there."""
+    for name in names:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+        except ObjectAlreadyExists:
+            continue
+
+
+def main() -> int:
+    """Do all of it; a user's mistake becomes one line and exit status 2."""
+    try:
+        deployments = YAML(typ="safe").load(Path("prefect.yaml").read_text())["deployments"]
+    except FileNotFoundError:
+        print("prepare: prefect.yaml: no such file; run this in the project's root", file=sys.stderr)
+        return 2
+    with get_client(sync_client=True) as client:
+        make_pools(client, {deployment["work_pool"]["name"] for deployment in deployments})
+        close_silent_runs(client)
+    return subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
