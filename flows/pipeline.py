@@ -30,17 +30,17 @@ GENAI = [sys.executable, "-m", "genai"]
 TRACKED = STATE / "tracked"  # is there when MLflow shows all that the stages wrote
 
 
-def run(targets: list[str], gpu: str = "prefer", deadline: float = 60.0) -> int:
+def run(targets: list[str], gpu: str = "prefer", deadline: float = 60.0, release: bool = True) -> int:
     """Do all of it; return the exit status."""
     set_environment()
     try:
-        with only_run_here() as lock, prefect_api() as wait_for_api, opened(targets, lock) as this:
+        with only_run_here() as lock, prefect_api() as wait_for_api, opened(targets, release, lock) as this:
             wait_for_api()
 
             from flows.results import explain_git_status, print_results  # two threads must not import Prefect at once
             from flows.stages import flow_of
 
-            state: Any = flow_of(lambda _: nullcontext(this))(targets, gpu, deadline, return_state=True)
+            state: Any = flow_of(lambda *_: nullcontext(this))(targets, gpu, deadline, release, return_state=True)
     except CheckFailed as error:
         return error.status
     if this.processes.stopped_by:
@@ -72,10 +72,10 @@ class CheckFailed(UserError):
 
 
 @contextmanager
-def opened(targets: list[str], lock: int) -> Iterator[Opened]:
+def opened(targets: list[str], release: bool, lock: int) -> Iterator[Opened]:
     """Open the project and plan, and mirror into MLflow what the stages write during the block. Raises UserError.
 
-    lock: the descriptor of `only_run_here`.
+    release: whether a better model then becomes champion. lock: the descriptor of `only_run_here`.
     """
     genai = Path("genai/__main__.py").is_file()  # any other DVC project has neither a check nor tracking
     with subprocess.Popen([*GENAI, "check"] if genai else ["true"]) as check:  # runs while Prefect's server starts
@@ -86,7 +86,7 @@ def opened(targets: list[str], lock: int) -> Iterator[Opened]:
     with closing(Project()) as project:
         stages = project.plan(targets)
         anything = any(stage.changed for stage in stages)
-        tracking = start_tracking() if genai and (anything or not TRACKED.exists()) else None
+        tracking = start_tracking(release) if genai and (anything or not TRACKED.exists()) else None
         processes = Processes(lock)
         yield Opened(project, stages, processes, cores())
     if tracking:
@@ -132,10 +132,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start_tracking() -> subprocess.Popen[bytes]:
-    """Start the one process that mirrors what the stages write into MLflow, and at its end releases."""
+def start_tracking(release: bool) -> subprocess.Popen[bytes]:
+    """Start the one process that mirrors what the stages write into MLflow, and at its end, if asked, releases."""
     TRACKED.unlink(missing_ok=True)
-    command = ["nice", *GENAI, "track", "--follow", "--release"]
+    command = ["nice", *GENAI, "track", "--follow", *["--release"] * release]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
@@ -166,9 +166,10 @@ def main() -> int:
     parser.add_argument(
         "--deadline", type=float, default=60.0, metavar="S", help="seconds in which a worker has to answer"
     )
+    parser.add_argument("--no-release", dest="release", action="store_false", help="make no model champion in the end")
     arguments = parser.parse_args()
     try:
-        return run(arguments.stages, arguments.gpu, arguments.deadline)
+        return run(arguments.stages, arguments.gpu, arguments.deadline, arguments.release)
     except UserError as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 2

@@ -83,20 +83,26 @@ class Command:
 Policy = Literal["prefer", "require", "never"]
 
 
-def flow_of(opened: Callable[[list[str]], AbstractContextManager[Opened]]) -> Flow:
-    """Return the flow that brings the stages up to date of what `opened` opens, given the names of stages."""
+def flow_of(opened: Callable[[list[str], bool], AbstractContextManager[Opened]]) -> Flow:
+    """Return the flow that brings up to date what `opened` opens, given the names of stages and whether to release."""
 
     @flow(name=f"{PREFIX}pipeline", flow_run_name=run_name, result_serializer="json")
-    def pipeline(targets: list[str] = [], gpu: Policy = "prefer", deadline: float = 60.0) -> State:  # noqa: B006
+    def pipeline(
+        targets: list[str] = [],  # noqa: B006
+        gpu: Policy = "prefer",
+        deadline: float = 60.0,
+        release: bool = True,
+    ) -> State:
         """Bring the stages of dvc.yaml up to date, longest path first; a failed one costs its descendants, no other.
 
         Args:
             targets: stages (train@cnn) or groups of them (train), with what they depend on; all where there are none.
             gpu: whether stages with a pool go to its workers where there are such, have to, or never do.
             deadline: seconds in which a worker of the pool has to answer.
+            release: whether a model that is better than its champion then takes its place.
         """
         logging.getLogger("prefect.task_runs").addFilter(without_empty_traceback)
-        with opened(targets) as this, this.processes.stop_at_signals():
+        with opened(targets, release) as this, this.processes.stop_at_signals():
             try:
                 finished = run_all(this, gpu, deadline)
             finally:

@@ -495,7 +495,7 @@ def test_a_run_says_what_it_was_asked_for(done):
     assert flow.run(["train@a", "evaluate@b"]) == 0
     run = last_run().run
     assert run.name.startswith("train@a evaluate@b 20")
-    assert run.parameters == {"targets": ["train@a", "evaluate@b"], "gpu": "prefer", "deadline": 60.0}
+    assert run.parameters == {"targets": ["train@a", "evaluate@b"], "gpu": "prefer", "deadline": 60.0, "release": True}
     assert flow.run([]) == 0
     assert last_run().run.name.startswith("all stages 20")
 
