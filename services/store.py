@@ -5,9 +5,11 @@ python store.py buckets | dump > FILE | load < FILE; where and with which keys, 
 
 import sys
 import tarfile
+from types import SimpleNamespace
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 BUCKETS = ("genai-dvc", "genai-mlflow")  # of DVC, of MLflow's artifacts
 
@@ -38,11 +40,14 @@ def load(s3) -> None:
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
         for entry in archive:
             bucket, key = entry.name.split("/", 1)
-            s3.upload_fileobj(archive.extractfile(entry), bucket, key)
+            # in parts as they are read; boto3 asks what tarfile's stream does not know, whether it can go back
+            s3.upload_fileobj(SimpleNamespace(read=archive.extractfile(entry).read), bucket, key)
 
 
 if __name__ == "__main__":
     # a bucket in the path: the store has one name, not one for each bucket
-    {"buckets": buckets, "dump": dump, "load": load}[sys.argv[1]](
-        boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
-    )
+    client = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+    try:
+        {"buckets": buckets, "dump": dump, "load": load}[sys.argv[1]](client)
+    except (BotoCoreError, ClientError, tarfile.TarError) as error:
+        sys.exit(f"store: {error}")

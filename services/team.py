@@ -108,24 +108,24 @@ def _to_file(path: Path, command: list[str]) -> None:
 
 
 def restore(folder: Path, inside: Inside = inside) -> None:
-    """Put back what `backup` wrote, in place of what is there: each database whole or not at all, then the objects.
+    """Put back what `backup` wrote, in place of what is there. Nothing is replaced before all of it has been read.
 
-    MLflow's administrator keeps the password of this .env, which need not be that of the backup.
+    MLflow's administrator gets the password of this .env, which need not be that of the backup.
     """
     for name in DATABASES:
-        new = f"{name}_restored"
-        _sql(inside, f"DROP DATABASE IF EXISTS {new} WITH (FORCE)", f"CREATE DATABASE {new} OWNER {name}")
+        _sql(inside, f"DROP DATABASE IF EXISTS {name}_new WITH (FORCE)", f"CREATE DATABASE {name}_new OWNER {name}")
         with open(folder / f"{name}.dump", "rb") as file:
-            options = ("--username=postgres", "--exit-on-error", "--single-transaction", f"--dbname={new}")
+            options = ("--username=postgres", "--exit-on-error", "--single-transaction", f"--dbname={name}_new")
             run(inside("postgres", "pg_restore", *options), stdin=file)
-        _sql(
-            inside,
-            f"REVOKE CONNECT ON DATABASE {new} FROM PUBLIC",
-            f"BEGIN; ALTER DATABASE {name} RENAME TO {name}_replaced; ALTER DATABASE {new} RENAME TO {name}; COMMIT",
-            f"DROP DATABASE {name}_replaced WITH (FORCE)",
-        )
     with open(folder / "store.tar", "rb") as file:
         run(inside("buckets", "python", "/services/store.py", "load"), stdin=file)
+    for name in DATABASES:
+        _sql(
+            inside,
+            f"REVOKE CONNECT ON DATABASE {name}_new FROM PUBLIC",
+            f"BEGIN; ALTER DATABASE {name} RENAME TO {name}_old; ALTER DATABASE {name}_new RENAME TO {name}; COMMIT",
+            f"DROP DATABASE {name}_old WITH (FORCE)",
+        )
     run(inside("mlflow", "python", "-c", ADMINISTRATOR))
 
 

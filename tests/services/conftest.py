@@ -197,9 +197,9 @@ def new_mlflow(env: dict[str, str], postgres: Service, s3: Service, home: Path) 
         requests.get(address, auth=(access["USERNAME"], access["PASSWORD"]), timeout=5).raise_for_status()
 
     with server([sys.executable, "-m", *command], environment, ready, home / "log", cwd=home):
-        names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-        address = f"http://127.0.0.1:{port}"
-        yield Service(address, {"MLFLOW_TRACKING_URI": address} | {name: env[name] for name in names})
+        # what .env tells a client; not how the server is told its secrets
+        client = ("MLFLOW_TRACKING_", "MLFLOW_ENABLE_", "MLFLOW_ALLOW_", "MLFLOW_DISABLE_")
+        yield Service(env["MLFLOW_TRACKING_URI"], {k: v for k, v in env.items() if k.startswith(client)})
 
 
 @pytest.fixture(scope="session")
@@ -219,6 +219,7 @@ def new_prefect(env: dict[str, str], postgres: Service, home: Path) -> Iterator[
     environment = clean(**told["environment"] | {
         "HOME": str(home),
         "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),
         "PREFECT_SERVER_DATABASE_HOST": postgres.environment["PGHOST"],
         "PREFECT_SERVER_DATABASE_PORT": postgres.environment["PGPORT"],
     })  # fmt: skip
@@ -229,7 +230,8 @@ def new_prefect(env: dict[str, str], postgres: Service, home: Path) -> Iterator[
         requests.post(f"{address}/flows/count", json={}, auth=(user, password), timeout=5).raise_for_status()
 
     with server([sys.executable, "-m", *command], environment, ready, home / "log", cwd=home):
-        yield Service(address, {"PREFECT_API_URL": address, "PREFECT_API_AUTH_STRING": env["PREFECT_API_AUTH_STRING"]})
+        names = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_ANALYTICS_ENABLED")
+        yield Service(address, {name: env[name] for name in names})
 
 
 @pytest.fixture(scope="session")
