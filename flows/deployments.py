@@ -55,7 +55,7 @@ class Decision(RunInput):
     release: bool
 
 
-@flow(name=f"{PREFIX}release", flow_run_name="release {names}", result_serializer="json")
+@flow(name=f"{PREFIX}release", flow_run_name="release", result_serializer="json")
 def release(names: list[str] = [], approval: bool = True, timeout: int = 86_400) -> State:  # noqa: B006
     """Register the models that are finished; one that is better beyond chance becomes champion.
 

@@ -13,6 +13,13 @@ torch.set_num_threads(1)  # tensors are small; beside other work two threads too
 AUDIT = Path(__file__).parent / "audit"
 
 
+def pytest_collection_modifyitems(config, items):
+    if "drill" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("drill"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: make drill"))
+
+
 @pytest.fixture(scope="session")
 def by_flow(tmp_path_factory) -> Project:
     """The project after `python -m flows.pipeline`."""
