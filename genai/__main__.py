@@ -89,6 +89,10 @@ def parser() -> argparse.ArgumentParser:
     mirror.add_argument("--release", action="store_true", help="then release")
     release = commands.add_parser("release", help="register the models; a better one becomes champion")
     release.add_argument("names", nargs="*", metavar="NAME")
+    served = commands.add_parser("serve", help="answer over HTTP by a champion, behind GENAI_SERVE_PASSWORD")
+    served.add_argument("name", metavar="NAME")
+    served.add_argument("--host", default="127.0.0.1")
+    served.add_argument("--port", type=int, default=5001)
     return top
 
 
