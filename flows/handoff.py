@@ -36,7 +36,7 @@ ATTEMPTS = 3  # workers that may die before the stage fails
 SMALL = 2**20  # bytes: curves, previews; a checkpoint is fetched where the stage goes on here
 
 
-class NoWorker(Exception):
+class NoWorker(UserError):
     """No worker of the pool answered."""
 
 
@@ -71,52 +71,65 @@ class HandOff:
     def __call__(self, stage: DvcStage, key: str, inputs: list[Output]) -> str | None:
         """Get what the stage makes into DVC's cache; return how, None where it is to run here.
 
-        Raises UserError, NoWorker, StageFailed, DvcException.
+        Raises UserError, StageFailed, DvcException.
         """
         with closing(Repo()) as repo, get_client(sync_client=True) as client:
-            self._remote, self._client = Remote(repo), client
-            if self._insist(lambda: self._remote.fetch_result(stage, key)):
-                self._forget(key)
-                return RESTORED  # another run of the flow had it made, or this one before it was killed
-            if not self._wait_for_worker():
+            self._client = client
+            try:
+                self._remote = Remote(repo)
+                return self._get(stage, key, inputs)
+            except UserError as error:  # no worker, no remote, no Git
+                if self._required:
+                    raise
+                self._show(f"{error}; the stage runs here")
                 return None
-            self._insist(lambda: self._remote.push(inputs))
-            for _ in range(ATTEMPTS):
-                try:
-                    state = self._run(key)
-                except NoWorker:
-                    if self._required:
-                        raise
-                    self._show(f"{self._no_worker()}; the stage runs here")
-                    self._fetch_live(key, float("inf"))  # a worker may have come to one
-                    return None
-                if not state.is_crashed():
-                    break
-                self._show(f"the worker died ({state.message}); the stage goes on from its last checkpoint")
-            if not state.is_completed():
-                raise StageFailed(state.message or state.name)
-            if not self._insist(lambda: self._remote.fetch_result(stage, key)):
-                raise DvcException(f"the worker has finished, but {self._remote.name} does not have what it made")
+
+    def _get(self, stage: DvcStage, key: str, inputs: list[Output]) -> str | None:
+        if self._is_made(stage, key):
             self._forget(key)
-            return RAN
+            return RESTORED
+        self._wait_for_worker()
+        self._insist(lambda: self._remote.push(inputs))
+        for _ in range(ATTEMPTS):
+            state = self._run(key)
+            if not state.is_crashed():
+                break
+            self._show(f"the worker died ({state.message}); the stage goes on from its last checkpoint")
+        if not state.is_completed():
+            raise StageFailed(state.message or state.name)
+        made = self._insist(lambda: self._remote.fetch_entry(stage, key))
+        if made is None:
+            raise DvcException(f"the worker has finished, but {self._remote.name} does not have what it made")
+        self._insist(lambda: self._remote.pull(made))
+        self._forget(key)
+        return RAN
+
+    def _is_made(self, stage: DvcStage, key: str) -> bool:
+        """Fetch what another run of the flow had made, or this one before it was killed; return whether there was such."""
+        made = self._insist(lambda: self._remote.fetch_entry(stage, key))
+        if made is None:
+            return False
+        try:
+            self._remote.pull(made)
+        except DvcException as error:  # somebody has cleared the remote, or damaged it
+            self._show(f"DVC's remote: {one_line(error)}; the stage runs again")
+            return False
+        return True
 
     def _insist(self, what: Callable[[], Any]) -> Any:
         return insist(what, self._show, lambda: self._processes.stopped_by)
 
-    def _wait_for_worker(self) -> bool:
-        """Return whether there is one; where one is required, wait for it. Raises NoWorker."""
+    def _wait_for_worker(self) -> None:
+        """Wait for one where one is required; else one was there a moment ago. Raises NoWorker."""
         end = time.monotonic() + self._deadline
         told = False
-        while not has_worker(self._client, self._pool):
-            if not self._required:
-                return False
+        while self._required and not has_worker(self._client, self._pool):
             if time.monotonic() > end or self._processes.stopped_by:
                 raise NoWorker(self._no_worker())
             if not told:
                 self._show(f"no worker of the pool {self._pool} yet; waiting {self._deadline:.0f} s for one")
                 told = True
             time.sleep(1)
-        return True
 
     def _no_worker(self) -> str:
         command = f"prefect worker start --pool {self._pool}"
@@ -133,9 +146,8 @@ class HandOff:
             try:
                 return self._follow(run, key)
             except BaseException:
-                end = (
-                    Cancelling if state_of(self._client.read_flow_run(run.id)).is_running() else Cancelled
-                )  # what no worker has, none can end
+                runs = state_of(self._client.read_flow_run(run.id)).is_running()
+                end = Cancelling if runs else Cancelled  # a run that no worker has, none can end
                 self._client.set_flow_run_state(run.id, end(message="its controller does not wait for it any more"))
                 raise
 
@@ -158,6 +170,13 @@ class HandOff:
         """Show the run's log and bring its live files here until it ends; return its state. Raises NoWorker, StageFailed."""
         began = reached = waiting_since = time.monotonic()
         lines = 0
+        told: set[str] = set()  # faults, each once
+
+        def tell(fault: str) -> None:
+            if fault not in told:
+                self._show(fault)
+                told.add(fault)
+
         while True:
             now = time.monotonic()
             try:
@@ -168,12 +187,12 @@ class HandOff:
             except Exception as error:  # the server's restart costs no training
                 if now - reached > PATIENCE:
                     raise
-                self._show(f"Prefect: {one_line(error)}; trying again")
+                tell(f"Prefect: {one_line(error)}; trying again")
                 alone = False
             try:
                 self._fetch_live(key, SMALL)
             except Exception as error:  # noqa: BLE001  each kind of remote has its own, and curves can wait
-                self._show(f"DVC's remote: {one_line(error)}; curves come later")
+                tell(f"DVC's remote: {one_line(error)}; curves come later")
             if state_of(run).is_final():
                 self._show_log(run.id, lines)
                 return state_of(run)
@@ -182,6 +201,7 @@ class HandOff:
             if not alone:
                 waiting_since = now
             elif now - waiting_since > self._deadline:
+                self._fetch_live(key, float("inf"))  # from a checkpoint that one came to the stage goes on here
                 raise NoWorker(self._no_worker())
             pause = time.monotonic() + (1.0 if now - began < 30 else POLL)
             while time.monotonic() < pause and not self._processes.stopped_by:

@@ -47,6 +47,8 @@ class Remote:
     def __init__(self, repo: Repo, name: str | None = None):
         """Raises UserError where there is none, or one without a run-cache."""
         self.repo, self.name = repo, name or repo.config["core"].get("remote")
+        with suppress(KeyError):
+            repo.config["remote"][self.name]["verify"] = True  # what comes is hashed, whoever wrote it
         try:
             # the run-cache lies where DVC 2 had its data
             odb: Any = repo.cloud.get_remote_odb(self.name, hash_name="md5-dos2unix")
@@ -74,18 +76,15 @@ class Remote:
         for file in Path(self.repo.stage_cache._get_cache_dir(key)).iterdir():
             self._put(file, self._runs(key, file.name))
 
-    def fetch_result(self, stage: DvcStage, key: str) -> bool:
-        """Copy what a stage of this key has made, anywhere, into the cache; return whether there is such.
+    def fetch_entry(self, stage: DvcStage, key: str) -> list[Output] | None:
+        """Copy the entry of the run-cache; return the outputs that it names, None where there is none.
 
-        DVC then restores it as from its own run-cache.
+        With those in the cache, DVC restores the stage as one that ran here.
         """
         for path in self._find(self._runs(key)):
             self._get(path, Path(self.repo.stage_cache._get_cache_dir(key)) / self._fs.name(path))
         entry = self.repo.stage_cache._load(stage)
-        if entry is None:
-            return False
-        self.pull(self._made(stage, entry))
-        return True
+        return self._made(stage, entry) if entry else None
 
     def _made(self, stage: DvcStage, entry: dict[str, Any]) -> list[Output]:
         """Return the outputs that an entry of the run-cache names, metrics that DVC leaves to Git among them."""

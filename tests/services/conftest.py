@@ -238,3 +238,16 @@ def new_prefect(env: dict[str, str], postgres: Service, home: Path) -> Iterator[
 def prefect_server(team_env, postgres, tmp_path_factory) -> Iterator[Service]:
     with new_prefect(team_env, postgres, tmp_path_factory.mktemp("prefect")) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def prepared_prefect(prefect_server) -> dict[str, str]:
+    """The environment of controllers and workers, of a server that `python -m flows.prepare` has prepared."""
+    environment = clean(**prefect_server.environment, PYTHONPATH=str(ROOT), DVC_NO_ANALYTICS="1", OMP_NUM_THREADS="1")
+    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment |= {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_LOGGING_LEVEL": "INFO"}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.prepare"], check=False, cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return environment

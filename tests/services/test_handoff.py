@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from tests.services.conftest import ROOT, clean, server
+from tests.services.conftest import server
 
 # train@X writes a line a tick to history.csv, where it stands to `checkpoint`, and where it began to `began`
 TRAIN = """\
@@ -39,6 +39,7 @@ checkpoint.unlink()
 Path("models").mkdir(exist_ok=True)
 Path("models", name).write_text(Path("data/x").read_text() + str(ticks))
 """
+NAMED = ["-c", "user.name=t", "-c", "user.email=t@t"]
 DAG = """\
 stages:
   prepare:
@@ -61,23 +62,10 @@ stages:
 """
 
 
-@pytest.fixture(scope="module")
-def prefect(prefect_server):
-    """The environment of a client of a server that is prepared."""
-    environment = clean(**prefect_server.environment, PYTHONPATH=str(ROOT), DVC_NO_ANALYTICS="1", OMP_NUM_THREADS="1")
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment |= {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_LOGGING_LEVEL": "INFO"}
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.prepare"], check=False, cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return environment
-
-
 @pytest.fixture
-def team(prefect, tmp_path) -> SimpleNamespace:
+def team(prepared_prefect, tmp_path) -> SimpleNamespace:
     """A project with a DVC remote, the controller's clone; `worker()` starts one in a clone of its own."""
-    return Team(prefect, tmp_path)
+    return Team(prepared_prefect, tmp_path)
 
 
 class Team:
@@ -116,7 +104,7 @@ class Team:
 
     def commit(self) -> None:
         self.run("git", "add", "-A")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+        self.run("git", *NAMED, "commit", "-qm", "start")
 
     def set_ticks(self, **ticks: int) -> None:
         text = "{" + ", ".join(f"{name}: {n}" for name, n in ({"a": 4, "b": 4} | ticks).items()) + "}"
