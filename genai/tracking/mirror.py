@@ -63,7 +63,7 @@ def _mirror_finished(root: Path, store: Store | None) -> tuple[Store | None, str
     )
     if stale:
         first = next(iter(stale.values()))
-        line += f"; left out, run dvc repro ({first} is not what dvc.lock says): {', '.join(stale)}"
+        line += f"; left out, run dvc pull or dvc repro ({first} is not what dvc.lock says): {', '.join(stale)}"
     return store, line
 
 

@@ -238,7 +238,7 @@ def test_what_is_not_as_dvc_lock_says_is_left_out_until_it_is(root, capsys):
     scores = (root / "scores" / "mean.csv").read_text()
     (root / "scores" / "mean.csv").write_text("example,score\n")  # a stage is writing it
     tracking.track(root)
-    line = "left out, run dvc repro (scores/mean.csv is not what dvc.lock says): mean"
+    line = "left out, run dvc pull or dvc repro (scores/mean.csv is not what dvc.lock says): mean"
     assert counts(root)["runs"] == 0 and line in capsys.readouterr().out
     (root / "scores" / "mean.csv").write_text(scores)
     tracking.track(root)

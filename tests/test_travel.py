@@ -1,0 +1,183 @@
+"""Data that travel: two people share the project by git and a DVC remote, and DVC's experiments by both."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from genai.tracking.store import Store
+from tests.project import Project
+
+NAME = ["-c", "user.name=t", "-c", "user.email=t@t"]
+ALL = "dvc.yaml"  # this project's stages; without it DVC would mean those of the folders below too
+
+
+class Clone:
+    """A clone of what is shared, with the commands that a user runs in it."""
+
+    def __init__(self, project: Project, shared: Path, folder: Path, remote: bool = True):
+        self.project, self.folder = project, folder
+        project.run("git", "clone", "-q", str(shared / "code.git"), str(folder))
+        if remote:
+            self.dvc("remote", "add", "--local", "-d", "shared", str(shared / "data"))
+
+    def run(self, *command: str, **options) -> str:
+        return self.project.run(*command, cwd=self.folder, **options).stdout
+
+    def dvc(self, *arguments: str, **options) -> str:
+        return self.run("dvc", *arguments, **options)
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", *NAME, *arguments).strip()
+
+    def genai(self, *arguments: str) -> str:
+        return self.run(sys.executable, "-m", "genai", *arguments)
+
+    def ran(self, *targets: str, **options) -> list[str]:
+        """Run `dvc repro`; return the stages that it ran, rather than to find them unchanged or restore them."""
+        said = self.dvc("repro", *targets, **options).splitlines()
+        return [line.split("'")[1] for line in said if line.startswith("Running stage")]
+
+    def alpha(self, value: float) -> None:
+        params = (self.folder / "params.yaml").read_text()
+        assert params.count("alpha: 20.0") == 1
+        (self.folder / "params.yaml").write_text(params.replace("alpha: 20.0", f"alpha: {value}"))
+
+    def files(self, *folders: str) -> dict[str, bytes]:
+        paths = [path for folder in folders for path in sorted((self.folder / folder).rglob("*")) if path.is_file()]
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def shared(by_dvc, tmp_path_factory):
+    """What is shared after somebody ran the pipeline and pushed: code.git, a bare repository, and data, a DVC remote."""
+    folder = tmp_path_factory.mktemp("shared")
+    first = shutil.copytree(by_dvc.folder, folder / "first", symlinks=True)
+    by_dvc.run("git", "init", "-q", "--bare", str(folder / "code.git"))
+    for command in (
+        ["git", "add", "-A"],
+        ["git", *NAME, "commit", "-q", "--allow-empty", "-m", "results"],
+        ["git", "push", "-q", str(folder / "code.git"), "HEAD"],
+        ["dvc", "remote", "add", "--local", "-d", "shared", str(folder / "data")],
+        ["dvc", "push", "--run-cache", ALL],
+    ):
+        by_dvc.run(*command, cwd=first)
+    return folder
+
+
+def test_a_clone_pulls_what_was_made_and_trains_nothing(by_dvc, shared, tmp_path):
+    clone = Clone(by_dvc, shared, tmp_path / "clone")
+    clone.dvc("pull", ALL)
+    assert json.loads(clone.dvc("status", "--json", ALL)) == {} and clone.ran("--dry") == []
+    folders = ("data", "models", "metrics", "grades", "scores", "samples", "looks", "reports/figures")
+    assert clone.files(*folders) == {
+        path: (by_dvc.folder / path).read_bytes() for path in clone.files(*folders)
+    }  # and no fewer:
+    assert {path.name for path in (clone.folder / "models").iterdir()} == by_dvc.params["experiments"].keys()
+    (row,) = [line for line in clone.genai("leaderboard").splitlines() if line.split()[:1] == ["ridge"]]
+    metrics = json.loads((by_dvc.folder / "metrics" / "ridge.json").read_text())
+    assert f"{metrics['test']['r2']:.4f}" in row
+    assert clone.genai("sample", "text_diffusion", "--steps", "2").strip()
+    names = list(by_dvc.params["experiments"])
+    assert clone.genai("track") == f"MLflow: {len(names)} runs, new: {', '.join(names)}\n"
+
+
+def test_what_one_changed_and_pushed_another_pulls_or_has_from_the_run_cache(by_dvc, shared, tmp_path):
+    one, other, late = (Clone(by_dvc, shared, tmp_path / name) for name in ("one", "other", "late"))
+    one.dvc("pull", ALL)
+    one.alpha(100.0)
+    assert one.ran() == ["train@ridge", "evaluate@ridge", "report"]
+    one.git("commit", "-qam", "a stronger ridge")
+    one.git("push", "-q")
+    one.dvc("push", "--run-cache", ALL)
+
+    other.dvc("pull", ALL)
+    before = other.files("models/ridge")
+    other.git("pull", "-q")
+    other.dvc("pull", ALL)
+    assert json.loads(other.dvc("status", "--json", ALL)) == {}
+    assert other.files("models", "reports/plots") == one.files("models", "reports/plots")
+    assert other.files("models/ridge") != before
+
+    late.alpha(100.0)  # had the same idea, and has the old dvc.lock
+    late.dvc("fetch", "--run-cache", "train@ridge")
+    assert late.ran("--pull", "train@ridge") == []
+    assert late.files("models/ridge") == one.files("models/ridge")
+    shutil.rmtree(late.folder / "models")
+    (late.folder / "dvc.lock").unlink()  # or none
+    assert late.ran("--pull", "train@ridge", "train@cnn") == []
+    assert late.files("models") == one.files("models/ridge", "models/cnn")
+
+
+def test_an_experiment_runs_apart_and_is_applied_from_another_clone_by_what_mlflow_says(
+    by_dvc, shared, tmp_path, monkeypatch
+):
+    one, other = (Clone(by_dvc, shared, tmp_path / name) for name in ("one", "other"))
+    one.dvc("pull", "evaluate@ridge", "prepare@diabetes", "train@ridge")
+    for key in ("name", "email"):
+        one.git("config", f"user.{key}", "t")
+    before = one.files("models/ridge", "metrics")
+    one.dvc("exp", "run", "--temp", "-n", "stronger", "-S", "experiments.ridge.config.alpha=50", "evaluate@ridge")
+    assert one.files("models/ridge", "metrics") == before and one.git("status", "--porcelain") == ""
+    shown = json.loads(one.dvc("exp", "show", "--json"))
+    (row,) = [row for row in shown[1]["experiments"] if row["name"] == "stronger"]
+    measured = row["revs"][0]["data"]["metrics"]["metrics/ridge.json"]["data"]["test"]["r2"]
+    assert measured != json.loads(before["metrics/ridge.json"])["test"]["r2"]
+    one.dvc("exp", "push", "origin", "stronger")
+
+    other.dvc("exp", "pull", "origin", "stronger")
+    assert "new of DVC's experiments: stronger\n" in other.genai("track")
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    (run,) = Store(other.folder).runs(exp="stronger")
+    assert run.data.params == {"experiments.ridge.config.alpha": "50"} and run.data.metrics["test/r2"] == measured
+    restore = run.data.tags["mlflow.note.content"].split("to restore it: `")[1].split("`")[0]
+    other.run(*restore.split())
+    assert json.loads((other.folder / "metrics" / "ridge.json").read_text())["test"]["r2"] == measured
+    assert "alpha: 50" in (other.folder / "params.yaml").read_text()
+    assert other.ran("evaluate@ridge") == []
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """The address of an S3 server with a bucket `shared`."""
+    import boto3
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [Path(sys.executable).with_name("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+            while True:
+                try:
+                    requests.get(address, timeout=5)
+                    break
+                except requests.ConnectionError:
+                    assert time.monotonic() < deadline and server.poll() is None
+                    time.sleep(0.2)
+            login = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+            boto3.client("s3", endpoint_url=address, **login).create_bucket(Bucket="shared")
+            yield address
+        finally:
+            server.terminate()
+
+
+def test_a_bucket_serves_as_a_folder_does_and_its_keys_stay_out_of_git(by_dvc, shared, s3, tmp_path):
+    stages = ("prepare@diabetes", "train@ridge")
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    one, other = (Clone(by_dvc, shared, tmp_path / name, remote=name == "one") for name in ("one", "other"))
+    one.dvc("pull", *stages)  # of the folder
+    for clone in (one, other):
+        clone.dvc("remote", "add", "--local", "-d", "bucket", "s3://shared/dvc")
+        clone.dvc("remote", "modify", "--local", "bucket", "endpointurl", s3)
+    one.dvc("push", *stages, **keys)
+    assert "models/ridge" in other.dvc("pull", *stages, **keys)
+    assert other.files("data", "models") == one.files("data", "models") != {}
+    assert other.git("status", "--porcelain") == ""
