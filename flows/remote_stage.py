@@ -19,7 +19,7 @@ from dvc.stage.cache import _get_stage_hash
 from flows import UserError
 from flows.pipeline import set_environment
 from flows.process import Processes, lines
-from flows.project import Project, one_line
+from flows.project import UNCHANGED, Project, one_line
 from flows.remote import Remote, insist
 
 SEND_EVERY = 5.0  # seconds
@@ -40,8 +40,9 @@ def run(name: str, key: str, remote_name: str, live: Path | None) -> int:
         insist(lambda: remote.pull(inputs), say)
         for out in inputs:
             out.checkout(force=True)
-        stage.save_deps()
-        if _get_stage_hash(stage) != key:
+        (copy,) = repo.stage.collect(name)  # the project's own is compared with dvc.lock when it is its turn
+        copy.save_deps()
+        if _get_stage_hash(copy) != key:
             say(
                 f"what {name} depends on is not here as it is at the controller; each must be in Git or an output of DVC"
             )
@@ -61,8 +62,12 @@ def run(name: str, key: str, remote_name: str, live: Path | None) -> int:
                         raise Ended
                 return process.cpu_seconds
 
-            project.reproduce(name, execute)
-        repo.stage_cache.save(stage)  # it is there, unless the outputs were, as they should be, before
+            outcome = project.reproduce(name, execute)
+        if _get_stage_hash(stage) != key:
+            say(f"what {name} depends on changed while it ran")
+            return 1
+        if outcome == UNCHANGED:  # the outputs were as they should be, the entry need not be there
+            repo.stage_cache.save(stage)
         insist(lambda: remote.push_result(stage, key), say)
         return 0
 

@@ -298,8 +298,8 @@ def test_a_clone_that_is_behind_gets_code_and_data_of_the_controller(team):
         (clone / "data/x").write_text("stale\n")
         (team.here / "raw").write_text("new data\n")
         (team.here / "train.py").write_text(TRAIN.replace("+ str(ticks)", '+ "new code"'))
-        team.finished("train@a")  # of what is not committed
-    assert (team.here / "models/a").read_text() == "new data\nnew code"
+        output = team.finished("train@a")  # of what is not committed
+    assert (team.here / "models/a").read_text() == "new data\nnew code", output
 
 
 @pytest.mark.drill
