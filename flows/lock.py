@@ -1,4 +1,4 @@
-"""dvc.lock: DVC's own bytes, written for many stages at once.
+"""The files dvc.lock: DVC's own bytes, written for many stages at once.
 
 DVC reads and writes the whole file anew for every stage that ends, in pure Python, so that a stage costs the more,
 the more stages there are. Here each stage's entry is made text once, by DVC's dumper, and the texts are joined.
@@ -7,6 +7,7 @@ the more stages there are. Here each stage's entry is made text once, by DVC's d
 import json
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,27 +17,48 @@ from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.utils.serialize import YAMLFileCorruptedError, dumps_yaml, loads_yaml, parse_yaml_for_update
 from ruamel.yaml import YAMLError
 
-from flows import STATE
+from flows import FLOW, PROJECT, write_atomically
 
 LOCK = Path("dvc.lock")
-# The stages of dvc.lock when the last run began that has not completed: a run that was killed or failed leaves what
-# it completed, and what completes it later shall give the file that an undisturbed run gives.
-ORDER = STATE / "order.json"
+# What each dvc.lock and .gitignore held when the last run began that has not completed: a run that was killed or
+# failed leaves what it completed, and what completes it later shall give the files that an undisturbed run gives.
+BEGUN = FLOW / "begun.json"
 HEAD, STAGES = "schema: '2.0'\n", "stages:\n"
 ANCHOR = re.compile(r"[&*]id\d{3}")
 
 
-class Lock:
-    """The stages' entries in dvc.lock. Use it under DVC's repository lock."""
+class Begun:
+    """What files held before the runs that have not completed."""
 
-    def __init__(self, plan: list[str]):
-        """plan: the stages in the order in which DVC would run them. Raises YAMLFileCorruptedError."""
-        self._text = self._before = read()
-        order = names_in(self._before)
+    def __init__(self) -> None:
+        self._parts: dict[str, list[str]] = {}
         with suppress(FileNotFoundError, ValueError):
-            order = json.loads(ORDER.read_text())
-        ORDER.write_text(json.dumps(order))
-        self._order = [*order, *plan]
+            self._parts = json.loads(BEGUN.read_text())
+        self.there = bool(self._parts)  # whether there were such runs
+
+    def parts(self, path: Path, now: list[str]) -> list[str]:
+        """Return the parts that a file had: those that it has now, where no run was begun."""
+        return self._parts.setdefault(os.path.relpath(path, PROJECT), now)
+
+    def write(self) -> None:
+        """Write it down: from now on the files may change."""
+        write_atomically(BEGUN, json.dumps(self._parts))
+
+    def complete(self, paths: Iterable[Path]) -> None:
+        """Forget these: they are as an undisturbed run leaves them."""
+        done = {os.path.relpath(path, PROJECT) for path in paths}
+        self._parts = {path: parts for path, parts in self._parts.items() if path not in done}
+        self.write()
+
+
+class Lock:
+    """The stages' entries in one dvc.lock. Use it under DVC's repository lock."""
+
+    def __init__(self, path: Path, plan: list[str], begun: Begun):
+        """plan: the stages in it, in the order in which DVC would run them. Raises YAMLFileCorruptedError."""
+        self._path = path
+        self._text = self._before = read(path)
+        self._order = [*begun.parts(path, names_in(self._before)), *plan]
         self._ran: dict[str, dict[str, Any]] = {}  # the entries of the stages that ran
         self._texts: dict[str, str] = {}  # the same as text
         self.pending = False  # whether there are some that are not written
@@ -49,7 +71,7 @@ class Lock:
 
     def write(self) -> bool:
         """Write the file atomically, the stages in DVC's order; return whether it changed."""
-        if (text := read()) != self._text:  # another process wrote it meanwhile, a `dvc repro` of other stages
+        if (text := read(self._path)) != self._text:  # another process wrote it meanwhile, a `dvc repro` of others
             with suppress(YAMLFileCorruptedError):  # and was killed as it did
                 names_in(text)
                 self._before = text
@@ -57,19 +79,17 @@ class Lock:
         self.pending = False
         if self._text == text:
             return False
-        temporary = LOCK.with_name(f".{LOCK.name}.{os.getpid()}")
-        temporary.write_text(self._text, encoding="utf-8")
-        os.replace(temporary, LOCK)
+        write_atomically(self._path, self._text)
         return True
 
 
-def read() -> str:
-    """Return the text of dvc.lock, "" where there is none."""
-    return LOCK.read_text(encoding="utf-8") if LOCK.exists() else ""
+def read(path: Path) -> str:
+    """Return the text of a dvc.lock, "" where there is none."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def names_in(text: str) -> list[str]:
-    """Return the stages of dvc.lock in its order. Raises YAMLFileCorruptedError."""
+    """Return the stages of a dvc.lock in its order. Raises YAMLFileCorruptedError."""
     try:
         return list(split(text))
     except (ValueError, YAMLError):
@@ -99,8 +119,11 @@ def join_by_dvc(before: str, ran: dict[str, dict[str, Any]], order: list[str]) -
     text = before
     for name in [name for name in dict.fromkeys(order) if name in ran]:
         data = parse_yaml_for_update(text, LOCK) or {"schema": "2.0"}
-        entries = data.get("stages", {}) | {name: ran[name]}
-        data["stages"] = {key: entries[key] for key in dict.fromkeys([*order, *entries]) if key in entries}
+        data["stages"] = entries = data.get("stages", {})
+        entries.update({name: ran[name]})
+        in_order = [key for key in dict.fromkeys([*order, *entries]) if key in entries]
+        if in_order != list(entries):  # else comments of the user's stay
+            data["stages"] = {key: entries[key] for key in in_order}
         text = dumps_yaml(data)
     return text
 

@@ -77,7 +77,7 @@ def opened(targets: list[str], release: bool, lock: int) -> Iterator[Opened]:
 
     release: whether a better model then becomes champion. lock: the descriptor of `only_run_here`.
     """
-    genai = Path("genai/__main__.py").is_file()  # any other DVC project has neither a check nor tracking
+    genai = is_genai()
     with subprocess.Popen([*GENAI, "check"] if genai else ["true"]) as check:  # runs while Prefect's server starts
         from flows.project import Project
 
@@ -93,16 +93,23 @@ def opened(targets: list[str], release: bool, lock: int) -> Iterator[Opened]:
         finish_tracking(tracking, stopped=processes.stopped_by is not None)
 
 
+def is_genai() -> bool:
+    """Return whether this is the project that has a check and tracking; any other DVC project has neither."""
+    return Path("genai/__main__.py").is_file()
+
+
 def set_environment() -> None:
-    """Set what DVC and the stages read: no telemetry, a plain shell, a private cache, output at once."""
-    if not (PROJECT / ".dvc").is_dir() or not Path("dvc.yaml").is_file():
-        raise UserError(f"{Path.cwd()}: no DVC project with a dvc.yaml here; run this in the folder that has it")
+    """Set what DVC and the stages read: no telemetry, a private cache, output at once."""
+    if not (PROJECT / ".dvc").is_dir():
+        raise UserError(f"{Path.cwd()}: no DVC project here; run this in a folder with a dvc.yaml")
     STATE.mkdir(parents=True, exist_ok=True)
     site = (FLOW / "site").resolve()
     site.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.setdefault("DVC_SITE_CACHE_DIR", str(site))
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    os.environ |= {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"}
+    ours, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
+    # the Python of another project is that of the user's shell
+    os.environ["PATH"] = os.pathsep.join([ours, path] if is_genai() else [path, ours])
+    os.environ |= {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     if "PREFECT_API_URL" in os.environ:  # a server that is not this process's own closes runs that tell nothing
         os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 

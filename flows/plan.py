@@ -1,7 +1,6 @@
 """What runs when: the stages that are to be brought up to date, and which of them are the most urgent."""
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows import STATE, UserError
+from flows import STATE, UserError, write_atomically
 
 SECONDS = STATE / "cpu_seconds.json"
 
@@ -39,9 +38,8 @@ class Stage:
 
 def check_meta(name: str, meta: Any) -> dict[str, Any]:
     """Return what dvc.yaml says of a stage for the flow. Raises UserError."""
-    meta = {} if meta is None else meta
-    if not isinstance(meta, dict):
-        raise UserError(f"dvc.yaml: {name}: meta is {meta!r}; it is a map of threads, show, print, pool, live")
+    if not isinstance(meta, dict):  # nothing, or another project's own
+        return {}
     threads = meta.get("threads", 1)
     if type(threads) is not int or threads < 1:
         raise UserError(f"dvc.yaml: {name}: meta.threads is {threads!r}; it is a whole number from 1")
@@ -110,6 +108,4 @@ def recorded_seconds() -> dict[str, float]:
 
 def record_seconds(seconds: dict[str, float]) -> None:
     """Write them down, atomically."""
-    temporary = SECONDS.with_name(f".{SECONDS.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(seconds))
-    os.replace(temporary, SECONDS)
+    write_atomically(SECONDS, json.dumps(seconds))

@@ -7,12 +7,14 @@ and outlives a flow that was killed.
 import asyncio
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from flows import PROJECT, UserError
+from flows import FLOW, PROJECT, UserError
 
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -32,13 +34,13 @@ SETTINGS = {
 
 @contextmanager
 def prefect_api() -> Iterator[Callable[[], None]]:
-    """Start the API over the project's .prefect/, unless PREFECT_API_URL names another; yield a function that waits for it."""
+    """Start the API over the project's folder for it, unless PREFECT_API_URL names another; yield a function that waits for it."""
     if os.environ.get("PREFECT_API_URL"):
         yield lambda: None
         return
     ready: Future = Future()
     listening = socket.create_server(("127.0.0.1", 0))  # connections wait in it until the server accepts them
-    os.environ["PREFECT_HOME"] = str((PROJECT / ".prefect").resolve())
+    os.environ["PREFECT_HOME"] = str(home().resolve())
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -57,6 +59,15 @@ def prefect_api() -> Iterator[Callable[[], None]]:
             send_all()
             stop.set()
             thread.join(timeout=3)
+
+
+def home() -> Path:
+    """Return Prefect's folder: the project's .prefect/, or one of the flow's own where git would show that as new."""
+    shown = False
+    with suppress(FileNotFoundError):  # no git
+        command = ["git", "check-ignore", "--quiet", ".prefect/"]
+        shown = subprocess.run(command, cwd=PROJECT, capture_output=True, check=False).returncode == 1
+    return FLOW / "prefect" if shown else PROJECT / ".prefect"
 
 
 def send_all() -> None:

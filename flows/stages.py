@@ -11,6 +11,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from dvc.exceptions import DvcException
+from dvc.stage.run import _make_cmd, get_executable
 from prefect import Flow, Task, allow_failure, flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
@@ -49,7 +50,7 @@ class Command:
         """Run it; return its CPU-seconds. Raises CommandFailed."""
         self.show("> " + command)
         last = ""
-        with self._processes.start(["/bin/sh", "-c", command], cwd, env) as process:
+        with self._processes.start(_make_cmd(get_executable(), command), cwd, env) as process:
             for line, is_progress in lines(process.stdout):
                 if is_progress:
                     if time.monotonic() - self._shown < PROGRESS_EVERY:
