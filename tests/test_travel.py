@@ -12,10 +12,10 @@ import pytest
 import requests
 
 from genai.tracking.store import Store
-from tests.project import Project
+from tests.project import ENVIRONMENT, HERE, Project
 
+SHARED_BY_LINK = (".dvc/config.local", ".dvcignore", ".prefect", "dvc.yaml", "flows", "genai")
 NAME = ["-c", "user.name=t", "-c", "user.email=t@t"]
-ALL = "dvc.yaml"  # this project's stages; without it DVC would mean those of the folders below too
 
 
 class Clone:
@@ -65,7 +65,7 @@ def shared(by_dvc, tmp_path_factory):
         ["git", *NAME, "commit", "-q", "--allow-empty", "-m", "results"],
         ["git", "push", "-q", str(folder / "code.git"), "HEAD"],
         ["dvc", "remote", "add", "--local", "-d", "shared", str(folder / "data")],
-        ["dvc", "push", "--run-cache", ALL],
+        ["dvc", "push", "--run-cache"],
     ):
         by_dvc.run(*command, cwd=first)
     return folder
@@ -73,8 +73,8 @@ def shared(by_dvc, tmp_path_factory):
 
 def test_a_clone_pulls_what_was_made_and_trains_nothing(by_dvc, shared, tmp_path):
     clone = Clone(by_dvc, shared, tmp_path / "clone")
-    clone.dvc("pull", ALL)
-    assert json.loads(clone.dvc("status", "--json", ALL)) == {} and clone.ran("--dry") == []
+    clone.dvc("pull")
+    assert json.loads(clone.dvc("status", "--json")) == {} and clone.ran("--dry") == []
     folders = ("data", "models", "metrics", "grades", "scores", "samples", "looks", "reports/figures")
     assert clone.files(*folders) == {
         path: (by_dvc.folder / path).read_bytes() for path in clone.files(*folders)
@@ -90,18 +90,18 @@ def test_a_clone_pulls_what_was_made_and_trains_nothing(by_dvc, shared, tmp_path
 
 def test_what_one_changed_and_pushed_another_pulls_or_has_from_the_run_cache(by_dvc, shared, tmp_path):
     one, other, late = (Clone(by_dvc, shared, tmp_path / name) for name in ("one", "other", "late"))
-    one.dvc("pull", ALL)
+    one.dvc("pull")
     one.alpha(100.0)
     assert one.ran() == ["train@ridge", "evaluate@ridge", "report"]
     one.git("commit", "-qam", "a stronger ridge")
     one.git("push", "-q")
-    one.dvc("push", "--run-cache", ALL)
+    one.dvc("push", "--run-cache")
 
-    other.dvc("pull", ALL)
+    other.dvc("pull")
     before = other.files("models/ridge")
     other.git("pull", "-q")
-    other.dvc("pull", ALL)
-    assert json.loads(other.dvc("status", "--json", ALL)) == {}
+    other.dvc("pull")
+    assert json.loads(other.dvc("status", "--json")) == {}
     assert other.files("models", "reports/plots") == one.files("models", "reports/plots")
     assert other.files("models/ridge") != before
 
@@ -181,3 +181,50 @@ def test_a_bucket_serves_as_a_folder_does_and_its_keys_stay_out_of_git(by_dvc, s
     assert "models/ridge" in other.dvc("pull", *stages, **keys)
     assert other.files("data", "models") == one.files("data", "models") != {}
     assert other.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("name", ["tables", "text", "vision"])
+def test_a_project_in_this_one_differs_in_nothing_but_its_parameters(name):
+    for path in SHARED_BY_LINK:
+        link = HERE / name / path
+        assert link.is_symlink() and (link.parent / link.readlink()).resolve() == (HERE / path).resolve()
+    both = [(HERE / folder / ".dvc" / "config").read_text() for folder in ("", name)]
+    assert both[1] == both[0] + "[cache]\n    dir = ../../.dvc/cache\n"
+
+
+def test_what_a_project_in_this_one_lacks_is_no_matter_of_this_one(tmp_path):
+    """Without a .dvc of its own DVC would take both for one: pull would fail, and so would each experiment."""
+
+    def run(command, folder=tmp_path):
+        environment = ENVIRONMENT | {"DVC_SITE_CACHE_DIR": str(tmp_path.with_name("site"))}
+        done = subprocess.run(command.split(), cwd=folder, check=True, env=environment, capture_output=True, text=True)
+        return done.stdout
+
+    files = run("git ls-files .dvc .dvcignore tables/.dvc tables/.dvcignore tables/.gitignore tables/dvc.yaml", HERE)
+    for file in files.split():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HERE / file, tmp_path / file, follow_symlinks=False)
+    write = "mkdir -p plots && echo ${value} > made && echo x > plots/x.csv && echo ${value} > plots/y.csv"
+    stage = {"cmd": write, "params": ["value"], "outs": ["made", "plots"]}
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"make": stage}, "plots": [{"plots": {"x": "x"}}]}))
+    tables = tmp_path / "tables"
+    for folder, value in ((tmp_path, 1), (tables, 2)):
+        (folder / "params.yaml").write_text(f"value: {value}\n")
+    run("git init -q")
+    run(f"dvc remote add --local -d shared {tmp_path.with_name('remote')}", tables)  # for both
+    for folder in (tmp_path, tables):
+        run("dvc repro -q", folder)
+    run("git add -A")
+    run("git -c user.name=t -c user.email=t@t commit -qm results")
+    run("dvc push -q")
+    shutil.rmtree(tmp_path / ".dvc" / "cache")
+    assert not (tables / ".dvc" / "cache").exists()
+    for path in (tables / "made", tables / "plots", tmp_path / "made", tmp_path / "plots"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run("dvc pull")
+    assert json.loads(run("dvc status --json")) == {} and (tmp_path / "made").read_text() == "1\n"
+    assert json.loads(run("dvc status --json", tables)) != {}
+    run("git config user.name t")
+    run("git config user.email t")
+    run("dvc exp run -q --temp -n other -S value=3")
+    assert "other" in run("dvc exp list --name-only")

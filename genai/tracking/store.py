@@ -30,9 +30,9 @@ TAGS = {  # of the experiment
 
 
 def home(root: Path) -> Path:
-    """Return where MLflow's files are: in the project, or where that lies in a folder of another, as vision/ does, there."""
-    root = root.resolve()
-    return next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root)
+    """Return where MLflow's files are: beside the code, which vision/ and its like share by a link."""
+    code = (root / "genai").resolve()
+    return code.parent if code.is_dir() else root.resolve()
 
 
 def store_uri(root: Path) -> str:

@@ -117,6 +117,7 @@ def test_the_measures_of_several_models_have_their_names(here):
 
 
 def test_a_folder_below_shows_its_own_experiments_and_no_others(here, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
     monkeypatch.chdir(here / "sub")
     tracking.track(here / "sub")
     store = Store(here / "sub")
