@@ -1,7 +1,8 @@
 """The pipeline: python -m flows.pipeline [STAGE ...]
 
 Brings the stages of dvc.yaml up to date under Prefect, in parallel, each by DVC's own code. With names of
-stages (train@cnn) or of groups (train): those and what they depend on, as `dvc repro STAGE` does. Stages with a pool
+stages (train@cnn), of groups (train), of a dvc.yaml elsewhere (sub/dvc.yaml, sub/dvc.yaml:train) or of a folder with
+such (., as `dvc repro -R .`): those and what they depend on, as `dvc repro TARGET` does. Stages with a pool
 go to its workers where PREFECT_API_URL names a server that knows some.
 """
 
@@ -165,7 +166,9 @@ def finish_tracking(tracking: subprocess.Popen[bytes], stopped: bool) -> None:
 def main() -> int:
     """Run the command line; a user's mistake becomes one line and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help="a stage (train@cnn) or a group (train)")
+    parser.add_argument(
+        "stages", nargs="*", metavar="STAGE", help="a stage (train@cnn), a group (train), a dvc.yaml or a folder"
+    )
     parser.add_argument(
         "--gpu", choices=("prefer", "require", "never"), default="prefer",
         help="whether stages with a pool go to its workers where there are such (prefer), have to, or never do",

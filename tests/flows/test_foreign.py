@@ -131,7 +131,7 @@ FOLDERS = {
     "b/dvc.yaml": STAGES.format("../a/three.txt", ", ../a/three.txt"),
     "b/c/dvc.yaml": STAGES.format("", ""),
     "plots/dvc.yaml": "plots: [x.csv]\n",
-    "numbers.py": "raise SystemExit('this is the project's own, not a module for the flow')\n",
+    "numbers.py": "raise SystemExit('of the project, and no module of the flow')\n",
     ".gitignore": "began\n",
 }
 
