@@ -1,4 +1,4 @@
-# pipeline · test · ui · bench; each sets up .venv from requirements.lock when needed.
+# pipeline · test · ui · bench · team · drill; each sets up .venv from requirements.lock when needed.
 # peers installs what the benchmarks hold ours against into .peers, from a lock of its own: nothing else imports it.
 # figures copies the pictures that the READMEs show out of what the pipeline made; lock resolves the pins anew.
 # the figures of the README were made with 3.11
@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: pipeline vision tables text test ui bench peers figures lock
+.PHONY: pipeline vision tables text test ui bench peers figures lock team backup restore drill audit
 
 pipeline: .venv/installed
 	@python -m flows.pipeline
@@ -35,6 +35,28 @@ bench: .venv/installed
 	@python -m bench.training
 	@python -m bench.cost
 	@python -m bench.scale
+
+# the team's services in containers, docker-compose.yml; what they hold, as files, and back: make restore BACKUP=backups/WHEN
+team: .venv/installed
+	@python services/team.py up
+
+backup: .venv/installed
+	@python services/team.py backup
+
+restore: .venv/installed
+	@python services/team.py restore "$(BACKUP)"
+
+# all of that on an engine: doors, killed services, a backup into an empty stack; minutes
+drill: .venv/installed
+	@GENAI_DRILL=1 python -m pytest -rs tests/services
+
+# the lock's versions against the public list of vulnerabilities; needs the internet
+audit: .venv/installed
+	@mkdir -p .work
+	@{ echo '# /// script'; echo '# requires-python = ">=3.11,<3.14"'; echo '# dependencies = ['; \
+	   awk '/^[a-z]/ {sub(/ \\$$/, ""); gsub(/"/, "\\\""); print "#   \"" $$0 "\","}' requirements.lock; \
+	   echo '# ]'; echo '# ///'; } > .work/audit.py
+	@uv audit --preview-features audit --script .work/audit.py
 
 peers: .peers/installed
 
