@@ -26,6 +26,7 @@ from services import team
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PATIENCE = 120.0  # seconds until a server answers
+WRONG = [None, ("admin", "wrong"), ("nobody", "wrong"), ("admin", "")]
 
 
 @dataclass(frozen=True)

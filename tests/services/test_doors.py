@@ -14,9 +14,8 @@ from botocore.exceptions import ClientError
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.services.conftest import libpq
+from tests.services.conftest import WRONG, libpq
 
-WRONG = [None, ("admin", "wrong"), ("nobody", "wrong"), ("admin", "")]
 # what MLflow tells anybody: that it is there, what it can do, the files of its page. Nothing of what is kept in it
 MLFLOW_OPEN = {
     "/health",
