@@ -12,6 +12,7 @@ import pytest
 
 from flows import UserError
 from flows import pipeline as flow
+from flows.lock import split
 from tests.flows.test_flow import api, dvc, here, last_run, processes_in, wait_for  # noqa: F401
 from tests.flows.test_lock import git, runs, state
 
@@ -344,7 +345,7 @@ def test_a_damaged_lock_of_a_folder_is_made_again_and_kept_aside(folders, here, 
                 opened.reproduce(stage.name, lambda *_: pytest.fail("a command was run")) == "restored from DVC's cache"
             )
         opened.write()
-    assert lock.read_text() == whole
+    assert split(lock.read_text()) == split(whole)  # of three stages of twelve, DVC has any order
     assert capsys.readouterr().out.startswith("a/dvc.lock was damaged and is made again;")
     assert Path(".dvc/tmp/flow/damaged.lock").read_text() == damaged
 
