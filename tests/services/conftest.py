@@ -252,3 +252,17 @@ def prepared_prefect(prefect_server) -> dict[str, str]:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return environment
+
+
+@contextlib.contextmanager
+def worker(name: str, clone: Path, environment: dict[str, str]) -> Iterator[None]:
+    """A worker of the pool gpu, in a clone of its own."""
+    log = clone.with_name(f"{clone.name}-worker.log")
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--limit", "1", "--name", name]
+
+    def ready() -> None:
+        if "started!" not in log.read_text():
+            raise OSError
+
+    with server(command, environment, ready, log, cwd=clone):
+        yield

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from tests.services.conftest import server
+from tests.services.conftest import worker
 
 # train@X writes a line a tick to history.csv, where it stands to `checkpoint`, and where it began to `began`
 TRAIN = """\
@@ -129,9 +129,7 @@ class Team:
         clone = clone or self.folder / name
         if not clone.exists():
             self.run("git", "clone", "-q", str(self.here), str(clone))
-        log = self.folder / f"{name}.log"
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--limit", "1", "--name", name]
-        with server(command, self.environment, lambda: started(log), log, cwd=clone):
+        with worker(name, clone, self.environment):
             yield clone
 
     def began(self, name: str = "a") -> list[int]:
@@ -146,11 +144,6 @@ class Team:
 
     def live(self) -> list[Path]:
         return [path for path in (self.store / "live").rglob("*") if path.is_file()]
-
-
-def started(log: Path) -> None:
-    if not log.exists() or "started!" not in log.read_text():
-        raise OSError
 
 
 def wait_for(condition, seconds: float = 60) -> None:
@@ -282,7 +275,7 @@ def test_a_remote_that_is_away_for_a_while_costs_nothing(team):
         wait_for(lambda: team.live() != [])
         team.store.rename(team.folder / "away")
         team.store.touch()  # where the folder was, nothing can be written
-        wait_for(lambda: "trying again" in (team.folder / "first.log").read_text())
+        wait_for(lambda: "trying again" in (team.folder / "first-worker.log").read_text())
         team.store.unlink()
         (team.folder / "away").rename(team.store)
         output, _ = run.communicate(timeout=100)

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,19 +11,22 @@ import requests
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
-from tests.services.conftest import server
-from tests.services.test_handoff import NAMED, started
+from tests.services.conftest import worker
+from tests.services.test_handoff import NAMED
 
 BUCKET = "s3://genai-dvc"
+TRAINED = ("image_diffusion", "text_diffusion")
+TARGETS = ("grade@image_diffusion", "evaluate@image_diffusion", "train@text_diffusion")
 
 
 @pytest.fixture
 def here(by_dvc, tmp_path) -> Path:
-    """The controller's folder: a finished project, of which one number has been changed."""
+    """The controller's folder: a finished project, of which two diffusion models are to be trained again."""
     folder = shutil.copytree(by_dvc.folder, tmp_path / "here", symlinks=True)
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
-    params["experiments"]["image_diffusion"]["train"]["seed"] = 7
+    for name in TRAINED:
+        params["experiments"][name]["train"]["seed"] = 7
     yaml.dump(params, folder / "params.yaml")
     for command in (
         ["dvc", "remote", "add", "-q", "-d", "store", f"{BUCKET}/{tmp_path.parent.name}"],
@@ -33,7 +37,7 @@ def here(by_dvc, tmp_path) -> Path:
     return folder
 
 
-def test_a_diffusion_model_is_trained_by_a_worker_and_seen_in_mlflow_and_prefect(
+def test_diffusion_models_are_trained_by_two_workers_and_seen_in_mlflow_and_prefect(
     here,
     tmp_path,
     prepared_prefect,
@@ -46,20 +50,19 @@ def test_a_diffusion_model_is_trained_by_a_worker_and_seen_in_mlflow_and_prefect
         "MLFLOW_TRACKING_URI": mlflow_server.address, "MLFLOW_EXPERIMENT_NAME": "team", "GENAI_MODEL_PREFIX": "team-",
         "PREFECT_HOME": str(tmp_path / "prefect"),
     }  # fmt: skip
-    log = tmp_path / "worker.log"
-    subprocess.run(["git", "clone", "-q", str(here), str(tmp_path / "worker")], check=True)
-    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--limit", "1", "--name", "gpu-host"]
-    with server(worker, common, lambda: started(log), log, cwd=tmp_path / "worker"):
+    with ExitStack() as workers:
+        for name in ("one", "another"):
+            subprocess.run(["git", "clone", "-q", str(here), str(tmp_path / name)], check=True)
+            workers.enter_context(worker(name, tmp_path / name, common))
         done = subprocess.run(
-            [sys.executable, "-m", "flows.pipeline", "--gpu", "require", "grade@image_diffusion", "evaluate@image_diffusion"],
+            [sys.executable, "-m", "flows.pipeline", "--gpu", "require", *TARGETS],
             check=False, cwd=here, env=controller, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
-    assert "image_diffusion: 100%" in output  # its progress, from the worker
-    assert (here / ".work/image_diffusion/system.csv").exists() and not (
-        here / ".work/image_diffusion/checkpoint.pt"
-    ).exists()
+    for name in TRAINED:
+        assert f"{name}: 100%" in output  # its progress, from the worker
+        assert (here / f".work/{name}/system.csv").exists() and not (here / f".work/{name}/checkpoint.pt").exists()
 
     for name, value in mlflow_server.environment.items():
         monkeypatch.setenv(name, value)
@@ -67,17 +70,17 @@ def test_a_diffusion_model_is_trained_by_a_worker_and_seen_in_mlflow_and_prefect
     experiment = client.get_experiment_by_name("team").experiment_id
     (run,) = client.search_runs([experiment], "tags.`genai.experiment` = 'image_diffusion'")
     assert run.info.status == "FINISHED" and run.data.params["train.seed"] == "7"
-    assert {"train_loss", "system/cpu_utilization_percentage", "test/kernel_distance"} <= run.data.metrics.keys()
+    assert {"train/loss", "system/cpu_utilization_percentage", "test/kernel_distance"} <= run.data.metrics.keys()
     assert client.get_model_version_by_alias("team-image_diffusion", "champion").run_id == run.info.run_id
 
     user, password = prepared_prefect["PREFECT_API_AUTH_STRING"].split(":", 1)
 
-    def names_and_states(what: str) -> dict[str, str]:
+    def seen(what: str) -> dict[str, str]:
+        """Return the state of each run by its name."""
         address = f"{prepared_prefect['PREFECT_API_URL']}/{what}/filter"
         found = requests.post(address, json={}, auth=(user, password), timeout=10).json()
         return {run["name"]: run["state_name"] for run in found}
 
-    assert {"train@image_diffusion": "Completed", "prepare@digits": "Cached"}.items() <= names_and_states(
-        "task_runs"
-    ).items()
-    assert names_and_states("flow_runs")["train@image_diffusion"] == "Completed"  # the worker's
+    trained = {f"train@{name}": "Completed" for name in TRAINED}
+    assert (trained | {"prepare@digits": "Cached"}).items() <= seen("task_runs").items()  # the controller's
+    assert trained.items() <= seen("flow_runs").items()  # the workers'
