@@ -65,8 +65,13 @@ class Remote:
 
     def pull(self, outs: Iterable[Output]) -> None:
         """Copy outputs from the remote to the cache; what it has is left alone. Raises DvcException."""
-        if failed := self.repo.cloud.pull(self._objects(outs), remote=self.name).failed:
-            raise DvcException(f"{len(failed)} files are not in {self.name}")
+        objects = self._objects(outs)
+        failed = self.repo.cloud.pull(objects, remote=self.name).failed
+        # what has another hash than its name DVC has deleted again, without a word
+        caches = {"md5": self.repo.cache.local, "md5-dos2unix": self.repo.cache.legacy}
+        missing = {each for each in objects if not caches[each.name].exists(each.value)}
+        if failed | missing:
+            raise DvcException(f"{len(failed | missing)} files are not in {self.name}, or not as they should be")
 
     def push_result(self, stage: DvcStage, key: str) -> None:
         """Copy what the stage has made: its outputs, then the entry of the run-cache that names them."""

@@ -16,7 +16,7 @@ import pytest
 
 from flows import UserError
 from flows import pipeline as flow
-from flows.plan import check_meta, longest_paths
+from flows.plan import Stage, check_meta, longest_paths, pool_of
 from flows.process import Tethered, lines
 
 pytestmark = [
@@ -575,6 +575,25 @@ def test_what_dvc_yaml_says_for_the_flow_is_checked():
         ("threads", 0): "dvc.yaml: a: meta.threads is 0; it is a whole number from 1",
         ("threads", True): "meta.threads is True",
         ("show", 1): "dvc.yaml: a: meta.show is 1; it is a path",
+        ("live", ["x"]): r"meta.live is \['x'\]; it is a folder",
+        ("nproc_per_node", "all"): "meta.nproc_per_node is 'all'; it is a whole number from 1, or gpu",
     }.items():
         with pytest.raises(UserError, match=says):
             check_meta("a", dict([meta]) if isinstance(meta, tuple) else meta)
+
+
+def test_a_pool_is_that_of_a_stage_or_of_those_that_depend_on_a_path():
+    below = {"pool": {"gpu": "code/diffusion"}}
+    assert pool_of("a", {"pool": "gpu"}, []) == "gpu" and pool_of("a", {}, ["code"]) is None
+    assert pool_of("a", below, ["data", "code/diffusion/text"]) == "gpu" == pool_of("a", below, ["code/diffusion"])
+    assert pool_of("a", below, ["code", "code/diffusion_of_heat"]) is None
+    with pytest.raises(UserError, match=r"dvc.yaml: a: meta.pool is \['gpu'\]; it is a name, or a map"):
+        pool_of("a", {"pool": ["gpu"]}, [])
+
+
+def test_a_worker_launches_a_stage_under_torchrun_where_it_is_to_have_several_processes():
+    def launched(**meta) -> str:
+        return Stage("a", [], True, meta=meta).launched("python -m genai train a")
+
+    assert launched() == "python -m genai train a"
+    assert launched(nproc_per_node=2) == "torchrun --standalone --nproc-per-node 2 -m genai train a"
