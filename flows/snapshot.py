@@ -31,7 +31,9 @@ def snapshot() -> Iterator[tuple[str, str]]:
             )
         git("add", "--all", ":/", GIT_INDEX_FILE=str(index))
         tree = git("write-tree", GIT_INDEX_FILE=str(index)).strip()
-        commit = git("commit-tree", tree, "-p", "HEAD", "-m", "what a stage runs on", **WHO).strip()
+        commit = git("rev-parse", "HEAD").strip()
+        if tree != git("rev-parse", "HEAD^{tree}").strip():  # else what ran is to be known by a commit that stays
+            commit = git("commit-tree", tree, "-p", commit, "-m", "what a stage runs on", **WHO).strip()
     if remote == ".":
         git("update-ref", ref, commit)
         delete = ["update-ref", "-d", ref]

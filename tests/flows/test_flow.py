@@ -575,7 +575,7 @@ def test_what_dvc_yaml_says_for_the_flow_is_checked():
         ("threads", 0): "dvc.yaml: a: meta.threads is 0; it is a whole number from 1",
         ("threads", True): "meta.threads is True",
         ("show", 1): "dvc.yaml: a: meta.show is 1; it is a path",
-        ("live", ["x"]): r"meta.live is \['x'\]; it is a folder",
+        ("live", 1): "meta.live is 1; it is a folder",
         ("nproc_per_node", "all"): "meta.nproc_per_node is 'all'; it is a whole number from 1, or gpu",
     }.items():
         with pytest.raises(UserError, match=says):

@@ -47,6 +47,11 @@ def test_it_holds_what_is_changed_staged_and_new_but_not_what_is_ignored(reposit
     assert state() == before
 
 
+def test_of_what_is_committed_it_is_the_commit(repository):
+    with snapshot() as (ref, _):
+        assert git("rev-parse", ref) == git("rev-parse", "HEAD")
+
+
 def test_of_a_folder_in_the_repository_all_is_taken_and_its_place_is_told(repository, monkeypatch):
     Path("sub/new").write_text("new")
     monkeypatch.chdir(repository / "sub")

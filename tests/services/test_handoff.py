@@ -338,3 +338,17 @@ def test_a_flow_that_is_stopped_stops_its_stages_elsewhere(team):
         wait_for(
             lambda: not any("train.py a" in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
         )
+
+
+@pytest.mark.drill
+def test_a_stage_has_the_processes_that_it_asks_for(team):
+    (team.here / "train.py").write_text(
+        "import os\nfrom pathlib import Path\nPath('models').mkdir(exist_ok=True)\n"
+        "Path('models', os.environ['RANK']).write_text(os.environ['WORLD_SIZE'])\n"
+    )
+    stage = "cmd: python train.py\n    deps: [train.py]\n    outs: [models]\n    meta: {pool: gpu, nproc_per_node: 2}\n"
+    (team.here / "dvc.yaml").write_text(f"stages:\n  train:\n    {stage}")
+    with team.worker("first"):
+        team.finished("--gpu", "require")
+    assert {path.name: path.read_text() for path in (team.here / "models").iterdir()} == {"0": "2", "1": "2"}
+    assert "cmd: python train.py\n" in (team.here / "dvc.lock").read_text()  # as `dvc repro` has it
