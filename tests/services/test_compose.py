@@ -149,7 +149,7 @@ class Stack:
     def run(self, *command: str) -> str:
         """Run a command of a client, told what .env says."""
         told = self.environment | self.env
-        options = {"cwd": self.folder, "env": told, "capture_output": True, "text": True, "timeout": 900}
+        options = {"cwd": self.folder, "env": told, "capture_output": True, "text": True, "timeout": 400}
         answer = subprocess.run(command, check=False, **options)
         assert answer.returncode == 0, f"{command}: {answer.stdout[-3000:]}{answer.stderr[-3000:]}"
         return answer.stdout
