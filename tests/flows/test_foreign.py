@@ -254,8 +254,7 @@ def test_loops_leave_what_dvc_repro_leaves_also_after_a_failure(loops, here, tmp
 def test_folders_leave_what_dvc_repro_leaves_also_after_a_failure_and_a_kill(folders, here, tmp_path):  # noqa: F811
     """With Prefect's API inside the flow, whose files git does not show."""
     other, project = shutil.copytree(folders, tmp_path / "other"), here(folders)
-    repro(other)
-    repro(other, "-R", "b")
+    repro(other, "--all-pipelines")
     Path("a/fail").touch()
     Path("b/c/slow").touch()
     failed = start(".", ".", PREFECT_API_URL="")
