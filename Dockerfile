@@ -30,6 +30,8 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends git >/d
     && git config --system --add safe.directory /origin && git config --system --add safe.directory /origin/.git \
     && install -d -o genai -g genai /project
 COPY --from=worker-packages /opt/venv /opt/venv
+# DVC's default remote, of this host and not of the repository
+RUN install -d /etc/xdg/dvc && printf '[core]\n    remote = team\n' > /etc/xdg/dvc/config
 USER genai
 WORKDIR /project
 # the code is not in the image: a clone, made at the first start, of which the flows check out what a stage needs
