@@ -49,6 +49,7 @@ def ui(root: Path) -> None:
         "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(root / ".prefect")),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{prefect}/api",
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page calls on a company that counts visits, whatever is set
     }
     settings.pop("PREFECT_API_URL", None)
     hosts = f"{HOST}:{mlflow},localhost:{mlflow}"
