@@ -67,8 +67,8 @@ def only_one_here() -> Iterator[int]:
 def check_out(ref: str) -> None:
     """Make the clone's files those of the snapshot. Raises ValueError where they are somebody's work."""
     mark = OWN / "worker"  # a clone that has it is a worker's, and holds nothing of value
-    if not mark.exists() and git("status", "--porcelain", "--untracked-files=normal"):
-        raise ValueError(f"{Path.cwd()} has changes that are not committed; a worker needs a clone of its own")
+    if not mark.exists() and (changed := git("status", "--porcelain", "--untracked-files=normal").splitlines()):
+        raise ValueError(f"{Path.cwd() / changed[0][3:]} is not committed; a worker needs a clone of its own")
     mark.touch()
     git("fetch", "--quiet", "--no-tags", "origin", f"+{ref}:{ref}")
     git("checkout", "--quiet", "--force", "--detach", ref)

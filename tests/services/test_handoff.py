@@ -301,7 +301,7 @@ def test_a_clone_that_somebody_works_in_is_left_alone(team):
     (team.folder / "first/train.py").write_text("my work")
     with team.worker("first") as clone:
         output = team.finished("train@a", status=1)
-    assert "has changes that are not committed; a worker needs a clone of its own" in output
+    assert "first/train.py is not committed; a worker needs a clone of its own" in output
     assert (clone / "train.py").read_text() == "my work"
 
 
