@@ -24,6 +24,15 @@ def filled(example: str) -> str:
     )
 
 
+def completed(before: str, example: str) -> str:
+    """Return the text of a .env with what it lacks, or leaves empty, of .env.example; what it says stays."""
+    if not before:
+        return filled(example)
+    told = values(before)
+    new = [f"{name}={value}\n" for name, value in values(filled(example)).items() if not told.get(name)]
+    return before + ("" if before.endswith("\n") or not new else "\n") + "".join(new)
+
+
 def values(text: str) -> dict[str, str]:
     """Return what a .env says."""
     pairs = (line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
@@ -65,11 +74,13 @@ def environment() -> dict[str, str]:
 
 
 def up() -> None:
-    """Start everything, with a .env made where there is none, and tell DVC here of the store."""
+    """Start everything, with a .env made or completed where it is not there, and tell DVC here of the store."""
     env = HERE / ".env"
-    if not env.exists():
-        write(env, filled((HERE / ".env.example").read_text()))
-        print("team: wrote .env with fresh secrets; keep a copy where you keep passwords")
+    before = env.read_text() if env.exists() else ""
+    after = completed(before, (HERE / ".env.example").read_text())
+    if after != before:
+        write(env, after)
+        print("team: wrote fresh secrets into .env; keep a copy where you keep passwords", flush=True)
     run(compose("up", "--build", "--detach", "--wait"))
     told = values(env.read_text())
     os.umask(0o077)

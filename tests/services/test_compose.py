@@ -86,6 +86,16 @@ def test_the_images_have_the_versions_of_the_lock_and_the_servers_no_torch():
     assert not {name for name in names if name.startswith(("torch", "nvidia", "triton"))}
 
 
+def test_an_older_env_is_completed_and_what_it_says_stays():
+    example = "# a comment\nOLD=\nEMPTY=\nNEW=\nPORT=5000\n"
+    before = "OLD=kept\nEMPTY=\nPORT=6000"
+    after = team.values(team.completed(before, example))
+    assert (after["OLD"], after["PORT"]) == ("kept", "6000")
+    assert len(after["NEW"]) == len(after["EMPTY"]) == 48 and after.keys() == team.values(example).keys()
+    whole = team.completed(before, example)
+    assert team.completed(whole, example) == whole
+
+
 def test_env_is_written_for_its_owner_alone_and_never_over_another(tmp_path):
     team.write(tmp_path / ".env", "A=1\n")
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
