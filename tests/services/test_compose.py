@@ -246,7 +246,8 @@ def test_a_run_outlives_each_service_that_is_killed(stack):
             time.sleep(1)
     while not stack.runs("COMPLETED"):
         assert time.monotonic() < deadline, stack.compose("logs", "--tail", "60", "cpu-worker")
-        assert not stack.runs("FAILED") + stack.runs("CRASHED")
+        ended = stack.runs("FAILED") + stack.runs("CRASHED")
+        assert not ended, stack.compose("logs", "--no-color", "--tail", "150", "cpu-worker")
         time.sleep(2)
 
 
