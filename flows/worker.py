@@ -19,7 +19,6 @@ from prefect.states import Completed, Crashed, Failed, State
 from flows import PREFIX
 from flows.process import Tethered, lines
 
-OWN = Path(".dvc/tmp/flow")  # the worker's files in its clone
 SHOW_EVERY = 5.0  # seconds between two progress lines in the log
 
 
@@ -58,22 +57,27 @@ def run_stage(stage: str, ref: str, folder: str, key: str, remote: str, live: st
 @contextmanager
 def only_one_here() -> Iterator[int]:
     """Wait until no other stage runs in this clone; yield the descriptor of the lock."""
-    OWN.mkdir(parents=True, exist_ok=True)
-    with open(OWN / "worker.lock", "w") as lock:
+    with open(own() / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
 
 
 def check_out(ref: str) -> None:
-    """Make the clone's files those of the snapshot. Raises ValueError where they are somebody's work."""
-    mark = OWN / "worker"  # a clone that has it is a worker's, and holds nothing of value
+    """Make the clone's files those of a ref of `origin`. Raises ValueError where they are somebody's work."""
+    mark = own() / "worker"  # a clone that has it is a worker's, and holds nothing of value
     if not mark.exists() and (changed := git("status", "--porcelain", "--untracked-files=normal").splitlines()):
         raise ValueError(f"{Path.cwd() / changed[0][3:]} is not committed; a worker needs a clone of its own")
     mark.touch()
-    git("fetch", "--quiet", "--no-tags", "origin", f"+{ref}:{ref}")
-    git("checkout", "--quiet", "--force", "--detach", ref)
+    git("fetch", "--quiet", "--no-tags", "origin", ref)
+    git("checkout", "--quiet", "--force", "--detach", "FETCH_HEAD")
     git("clean", "-ffdq")
-    git("update-ref", "-d", ref)
+
+
+def own() -> Path:
+    """Return the folder of the worker's files in its clone."""
+    folder = Path(git("rev-parse", "--git-dir").strip()) / "flow"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def git(*arguments: str) -> str:
