@@ -38,10 +38,13 @@ def run(targets: list[str], gpu: str = "prefer", deadline: float = 60.0, release
         with only_run_here() as lock, prefect_api() as wait_for_api, opened(targets, release, lock) as this:
             wait_for_api()
 
-            from flows.results import explain_git_status, print_results  # two threads must not import Prefect at once
+            from prefect import tags  # only now: two threads must not import Prefect at once
+
+            from flows.results import explain_git_status, print_results
             from flows.stages import flow_of
 
-            state: Any = flow_of(lambda *_: nullcontext(this))(targets, gpu, deadline, release, return_state=True)
+            with tags("pipeline"):
+                state: Any = flow_of(lambda *_: nullcontext(this))(targets, gpu, deadline, release, return_state=True)
     except CheckFailed as error:
         return error.status
     if this.processes.stopped_by:
