@@ -120,9 +120,12 @@ def main() -> None:
                 idle = (long - statistics.median(cpus)) / (WAIT - SHORT)
                 print(f"the controller while it waits: {100 * idle:.1f} % of a core")
             if workers in arguments.workers:
-                wall, _ = flow(here, environment, [f"many{number + i}" for i in range(MANY)], SHORT)
+                wall, cpu = flow(here, environment, [f"many{number + i}" for i in range(MANY)], SHORT)
                 number += MANY
-                print(f"{MANY} stages of {SHORT} s, {workers} workers: {wall:6.1f} s")
+                own = (cpu - statistics.median(cpus)) / (MANY - 1)
+                print(
+                    f"{MANY} stages of {SHORT} s, {workers} workers: {wall:6.1f} s; the controller {own:.2f} CPU-s a stage"
+                )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import FlowRunFilter, LogFilter
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.client.schemas.sorting import LogSort
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Cancelling, State
 
 from flows import PREFIX, UserError
@@ -48,8 +48,10 @@ def has_worker(client: SyncPrefectClient, pool: str) -> bool:
     """Return whether a worker of the pool is alive."""
     try:
         return any(w.status == WorkerStatus.ONLINE for w in client.read_workers_for_work_pool(pool))
-    except ObjectNotFound:
-        return False
+    except PrefectHTTPStatusError as error:  # Prefect's client makes no ObjectNotFound of this one
+        if error.response.status_code == 404:
+            return False  # no such pool
+        raise
 
 
 class HandOff:

@@ -51,7 +51,7 @@ stages:
       deps: [data]
       params: ["experiments.${key}"]
       outs: ["models/${key}"]
-      meta: {threads: "${item.train.threads}"}
+      meta: {threads: "${item.train.threads}", pool: gpu} # of which this server has no worker
   evaluate:
     foreach: ${experiments}
     do:
