@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from flows import FLOW, PROJECT, STATE, UserError
 from flows.plan import Stage
 from flows.process import Processes
-from flows.server import prefect_api
+from flows.server import home, prefect_api
 
 if TYPE_CHECKING:
     from flows.project import Project
@@ -121,7 +121,9 @@ def set_environment() -> None:
 @contextmanager
 def only_run_here() -> Iterator[int]:
     """Hold a lock that lasts until this run and all its stages are gone; yield its descriptor. Raises UserError."""
-    with open(FLOW / "lock", "w") as lock:
+    folder = home().resolve()  # one for all that share it: whoever starts Prefect over it closes what others left
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
         for attempts_left in reversed(range(31)):  # the stages of a killed run take up to 2 s to end
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

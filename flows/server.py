@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flows import FLOW, PROJECT, UserError
+from flows import FLOW, PREFIX, PROJECT, UserError
 
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -113,7 +113,7 @@ def close_dead_runs() -> None:
 
     alive = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}}}
     with get_client(sync_client=True) as client:
-        flow = FlowFilter.model_validate({"name": {"any_": ["pipeline"]}})
+        flow = FlowFilter.model_validate({"name": {"any_": [f"{PREFIX}pipeline"]}})
         for run in client.read_flow_runs(flow_filter=flow, flow_run_filter=FlowRunFilter.model_validate(alive)):
             this = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
             tasks = TaskRunFilter.model_validate(alive)
