@@ -51,6 +51,7 @@ def artifact(service, run_id):
     return requests.get(address, auth=key(service), timeout=20)
 
 
+@pytest.mark.drill
 def test_a_backup_is_restored_into_empty_servers_with_other_secrets(
     team_env, postgres, s3, mlflow_server, prefect_server, tmp_path, monkeypatch
 ):

@@ -160,6 +160,15 @@ def kill(name: str) -> None:
             process.kill()
 
 
+def test_without_a_worker_a_stage_runs_here_or_fails_as_asked(team):
+    output = team.finished("--gpu", "require", "--deadline", "2", "train@a", status=1)
+    assert "no worker of the pool gpu answered in 2 s; where one shall run: prefect worker start --pool gpu" in output
+    assert team.began() == []
+    team.finished("train@a")
+    assert team.where() == ["here"]
+
+
+@pytest.mark.drill
 def test_two_workers_train_and_the_lock_is_that_of_dvc_repro(team):
     alone = shutil.copytree(team.here, team.folder / "alone")
     team.run("dvc", "repro", "-q", cwd=alone)
@@ -178,11 +187,12 @@ def test_two_workers_train_and_the_lock_is_that_of_dvc_repro(team):
     assert "up to date" in team.run("dvc", "status")
 
 
-def test_without_a_worker_a_stage_runs_here_or_fails_as_asked(team):
-    output = team.finished("--gpu", "require", "--deadline", "2", "train@a", status=1)
-    assert "no worker of the pool gpu answered in 2 s; where one shall run: prefect worker start --pool gpu" in output
-    assert team.began() == []
-    team.finished("train@a")
+@pytest.mark.drill
+def test_a_worker_that_has_just_gone_is_waited_for_as_long_as_asked(team):
+    with team.worker("first"):
+        pass
+    output = team.finished("--deadline", "2", "train@a")  # Prefect takes it for alive for a minute or so
+    assert "no worker of the pool gpu answered in 2 s" in output and "the stage runs here" in output
     assert team.where() == ["here"]
 
 
