@@ -164,7 +164,7 @@ class HandOff:
                 idempotency_key=f"{key}-{number}",
             )  # fmt: skip
         except ObjectNotFound:
-            raise UserError(f"Prefect has no deployment {name}; run: prefect deploy --all") from None
+            raise UserError(f"Prefect has no deployment {name}; run: python -m flows.prepare") from None
         assert isinstance(run, FlowRun)  # it would be a coroutine in a flow of coroutines
         return run
 

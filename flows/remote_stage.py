@@ -15,6 +15,7 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage.cache import _get_stage_hash
+from dvc.stage.run import _make_cmd, get_executable
 
 from flows import UserError
 from flows.pipeline import set_environment
@@ -47,15 +48,14 @@ def run(name: str, key: str, remote_name: str, live: Path | None) -> int:
                 f"what {name} depends on is not here as it is at the controller; each must be in Git or an output of DVC"
             )
             return 1
-        sent: dict[str, tuple[int, int]] = {}
         if live:
             insist(lambda: remote.pull_live(key, live, {}), say)
-        with open(os.devnull) as nothing, Sender(remote, key, live, sent):
+        with open(os.devnull) as nothing, Sender(remote, key, live):
             processes = Processes(nothing.fileno())
             signal.signal(signal.SIGTERM, processes.stop)
 
             def execute(command: str, cwd: str, env: dict[str, str]) -> float:
-                with processes.start(["/bin/sh", "-c", planned.launched(command)], cwd, env) as process:
+                with processes.start(_make_cmd(get_executable(), planned.launched(command)), cwd, env) as process:
                     for line, is_progress in lines(process.stdout):
                         print(line, end="\r" if is_progress else "\n", flush=True)
                     if process.wait():
@@ -75,9 +75,10 @@ def run(name: str, key: str, remote_name: str, live: Path | None) -> int:
 class Sender(threading.Thread):
     """Copies the live files to the remote while the block runs, the load of the machine among them."""
 
-    def __init__(self, remote: Remote, key: str, folder: Path | None, sent: dict[str, tuple[int, int]]):
+    def __init__(self, remote: Remote, key: str, folder: Path | None):
         super().__init__(daemon=True)
-        self._remote, self._key, self._folder, self._sent = remote, key, folder, sent
+        self._remote, self._key, self._folder = remote, key, folder
+        self._sent: dict[str, tuple[int, int]] = {}  # of each file its time and size
         self._done = threading.Event()
 
     def run(self) -> None:

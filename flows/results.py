@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
+from flows import PREFIX
 from flows.lock import LOCK
 from flows.plan import Stage
 
@@ -15,7 +16,7 @@ def show_results(stages: list[Stage]) -> None:
     """Show in Prefect's pages what `meta: {show: PATH}` of the stages names."""
     for stage in stages:
         if "show" in stage.meta and (markdown := as_markdown(Path(stage.meta["show"]))):
-            create_markdown_artifact(markdown, key=slug(stage.name), description=stage.name)
+            create_markdown_artifact(markdown, key=f"{slug(PREFIX)}{slug(stage.name)}", description=stage.name)
 
 
 def as_markdown(path: Path) -> str:
