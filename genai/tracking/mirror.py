@@ -6,6 +6,7 @@ current run in the process, one at a time, and the follower has several.
 """
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from genai.tracking.dvc_experiments import mirror_experiments
 from genai.tracking.finished import Finished, finished, flat, hashed, md5, md5s, read_history, read_started
 from genai.tracking.logged_model import log_model, sampling
 from genai.tracking.note import note
-from genai.tracking.store import Store, alone, lock_hash, one_line_errors, remember, remembered
+from genai.tracking.store import Store, alone, lock_hash, one_line_errors, remember, remembered, some
 
 CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}  # MLflow's words
 
@@ -52,18 +53,18 @@ def _mirror_finished(root: Path, store: Store | None) -> tuple[Store | None, str
         try:
             changed = _mirror(store, e)
         except FileNotFoundError as error:  # a stage began meanwhile: DVC deletes what it will make
-            changed = str(error.filename)
+            changed = os.path.relpath(error.filename, root)
         if changed:
             stale[e.name] = changed
     _mirror_page(store)
     done = {"lock": lock} if not stale else {}
     remember(root, experiment_id=store.experiment_id, names=list(experiments), **done)
-    line = f"MLflow: {len(experiments)} runs, " + (
+    line = f"MLflow: {len(experiments) - len(stale)} runs, " + (
         f"new: {', '.join(dict.fromkeys(store.new))}" if store.new else "none new"
     )
     if stale:
         first = next(iter(stale.values()))
-        line += f"; left out, run dvc pull or dvc repro ({first} is not what dvc.lock says): {', '.join(stale)}"
+        line += f"; left out, run dvc pull or dvc repro ({first} is not what dvc.lock says): {some(list(stale))}"
     return store, line
 
 

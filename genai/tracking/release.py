@@ -26,6 +26,7 @@ from genai.tracking.store import (
     remember,
     remembered,
     shown,
+    some,
     store_uri,
 )
 
@@ -52,6 +53,7 @@ def release(root: Path, names: list[str] | None) -> None:
         print("nothing to release: no experiment is trained and evaluated")
         return
     before: list[str] = []
+    elsewhere: list[str] = []
     failed: list[str] = []
     with one_line_errors(root):
         with alone(root):
@@ -60,8 +62,11 @@ def release(root: Path, names: list[str] | None) -> None:
             print(line)
         store = store or Store(root)
         for name, e in chosen.items():
+            if (run := run_of(store, e)) is None:
+                elsewhere.append(name)
+                continue
             try:
-                decision = _release(store, e)
+                decision = _release(store, e, run)
             except UserError as error:  # of this model: the others go on
                 decision = f"not released; {error}"
                 failed.append(name)
@@ -69,19 +74,18 @@ def release(root: Path, names: list[str] | None) -> None:
                 before.append(name)
             else:
                 print(f"{name}: {decision}", flush=True)
-        if names is None and not failed:
+        if names is None and not failed and not elsewhere:
             with alone(root):
                 remember(root, experiment_id=store.experiment_id, names=list(experiments), released=content)
     if before:
         print(f"released already: {', '.join(before)}")
+    if elsewhere:
+        print(f"not released, since their files are not what dvc.lock says: {some(elsewhere)}")
 
 
-def _release(store: Store, e: Finished) -> str | None:
+def _release(store: Store, e: Finished, run: Any) -> str | None:
     """Register one model, decide on its alias and return the decision; None where that was done before."""
     client, name = store.client, registered_name(e.name)
-    run = run_of(store, e)
-    if run is None:
-        raise UserError("its files are not what dvc.lock says")
 
     def known() -> tuple[list[Any], Any]:
         versions = list(client.search_model_versions(f"name = '{name}'"))

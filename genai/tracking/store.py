@@ -60,6 +60,11 @@ def shown(text: str) -> str:
 # --- what is remembered: .work/tracked.json ---------------------------------------------------------
 
 
+def some(names: list[str]) -> str:
+    """Return names as a line shows them: the first of many."""
+    return ", ".join(names if len(names) < 9 else [*names[:6], f"and {len(names) - 6} more"])
+
+
 def remembered(root: Path) -> dict[str, Any]:
     """Return what this project knows of its store; nothing where that is another store or a new file.
 

@@ -337,6 +337,20 @@ def test_a_judge_that_is_not_what_graded_is_named(root, capsys):
     assert alias(root, "flow") == "1"
 
 
+def test_what_is_not_here_is_named_in_one_line_and_released_once_it_is(root, capsys):
+    project.finish(root, "mean")
+    project.finish(root, "cnn", **project.CNN)
+    config = root / "models" / "cnn" / "config.json"
+    text = config.read_text()
+    config.unlink()  # in a clone without `dvc pull`
+    tracking.release(root, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("MLflow: 1 runs, new: mean; left out") and lines[1].startswith("mean: version 1")
+    assert lines[2:] == ["not released, since their files are not what dvc.lock says: cnn"]
+    config.write_text(text)
+    assert "version 1 becomes champion" in released(root, capsys, "cnn")
+
+
 def test_samples_that_are_gone_give_way(root, capsys):
     project.finish(root, "cnn", **project.CNN)
     flow(root, 0, 0.4)
