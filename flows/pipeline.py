@@ -31,7 +31,9 @@ GENAI = [sys.executable, "-m", "genai"]
 TRACKED = STATE / "tracked"  # is there when MLflow shows all that the stages wrote
 
 
-def run(targets: list[str], gpu: str = "prefer", deadline: float = 60.0, release: bool = True) -> int:
+def run(
+    targets: list[str], gpu: str = "prefer", deadline: float = 60.0, release: bool = True, push: bool = False
+) -> int:
     """Do all of it; return the exit status."""
     set_environment()
     try:
@@ -44,7 +46,8 @@ def run(targets: list[str], gpu: str = "prefer", deadline: float = 60.0, release
             from flows.stages import flow_of
 
             with tags("pipeline"):
-                state: Any = flow_of(lambda *_: nullcontext(this))(targets, gpu, deadline, release, return_state=True)
+                flow = flow_of(lambda *_: nullcontext(this))
+                state: Any = flow(targets, gpu, deadline, release, push, return_state=True)
     except CheckFailed as error:
         return error.status
     if this.processes.stopped_by:
@@ -182,9 +185,12 @@ def main() -> int:
         "--deadline", type=float, default=60.0, metavar="S", help="seconds in which a worker has to answer"
     )
     parser.add_argument("--no-release", dest="release", action="store_false", help="make no model champion in the end")
+    parser.add_argument(
+        "--push", action="store_true", help="then copy what was made to DVC's remote, as `dvc push --run-cache` does"
+    )
     arguments = parser.parse_args()
     try:
-        return run(arguments.stages, arguments.gpu, arguments.deadline, arguments.release)
+        return run(arguments.stages, arguments.gpu, arguments.deadline, arguments.release, arguments.push)
     except UserError as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 2

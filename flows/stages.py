@@ -4,13 +4,17 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import datetime
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 from uuid import UUID
 
 from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.stage import Stage as DvcStage
+from dvc.stage.cache import _get_stage_hash
 from dvc.stage.run import _make_cmd, get_executable
 from prefect import Flow, Task, allow_failure, flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -26,7 +30,8 @@ from flows.handoff import HandOff, NoWorker, StageFailed, has_worker
 from flows.pipeline import Opened
 from flows.plan import Stage
 from flows.process import Processes, lines
-from flows.project import RAN, UNCHANGED, WRITE_EVERY, Project, one_line
+from flows.project import RAN, RESTORED, UNCHANGED, WRITE_EVERY, Project, one_line, travels
+from flows.remote import Remote, insist
 from flows.results import show_results, slug
 
 ASK_EVERY = 10.0  # seconds between two looks for workers of a pool
@@ -93,6 +98,7 @@ def flow_of(opened: Callable[[list[str], bool], AbstractContextManager[Opened]])
         gpu: Policy = "prefer",
         deadline: float = 60.0,
         release: bool = True,
+        push: bool = False,
     ) -> State:
         """Bring the stages of dvc.yaml up to date, longest path first; a failed one costs its descendants, no other.
 
@@ -101,13 +107,19 @@ def flow_of(opened: Callable[[list[str], bool], AbstractContextManager[Opened]])
             gpu: whether stages with a pool go to its workers where there are such, have to, or never do.
             deadline: seconds in which a worker of the pool has to answer.
             release: whether a model that is better than its champion then takes its place.
+            push: whether what was made then goes to DVC's remote, with the run-cache's entries.
         """
         logging.getLogger("prefect.task_runs").addFilter(without_empty_traceback)
-        with opened(targets, release) as this, this.processes.stop_at_signals():
+        with opened(targets, release) as this, this.processes.stop_at_signals(), ExitStack() as stack:
+            try:
+                remote = Remote(stack.enter_context(closing(Repo()))) if push else None
+            except UserError as error:
+                return Failed(message=str(error))
             try:
                 finished = run_all(this, gpu, deadline)
             finally:
                 this.project.write()
+            not_pushed = push_made(remote, this, finished) if remote else None
             if this.processes.stopped_by:
                 return Cancelled(message=f"stopped by {this.processes.stopped_by.name}")
             show_results(this.stages)
@@ -115,6 +127,8 @@ def flow_of(opened: Callable[[list[str], bool], AbstractContextManager[Opened]])
             if failed:
                 return Failed(message=f"{len(failed)} of {len(this.stages)} stages: {', '.join(failed)}")
             this.project.complete()
+            if not_pushed:
+                return Failed(message=f"all is here, but not pushed: {not_pushed}")
         ran = [name for name, state in finished.items() if state.name != "Cached"]
         summary = f"{len(ran)} of {len(this.stages)} stages ran, the rest was cached"
         return Completed(message=summary, data={"ran": ran, "stages": len(this.stages)})
@@ -175,6 +189,26 @@ def run_all(this: Opened, gpu: Policy, deadline: float) -> dict[str, State]:
             occupied.pop(name, None)
 
     return finished
+
+
+def push_made(remote: Remote, this: Opened, finished: dict[str, State]) -> str | None:
+    """Copy what stages made, or restored, to DVC's remote, so that others restore it; return why that failed."""
+
+    def push(stage: DvcStage) -> None:
+        if travels(stage):
+            remote.push_result(stage, _get_stage_hash(stage))
+        else:  # the run-cache has no entry of it
+            remote.push([out for out in stage.outs if out.use_cache])
+
+    for name, state in finished.items():
+        if state.message in (RAN, RESTORED) and not this.processes.stopped_by:
+            try:
+                insist(
+                    partial(push, this.project.stage(name)), get_run_logger().info, lambda: this.processes.stopped_by
+                )
+            except Exception as error:  # noqa: BLE001  each kind of remote has exceptions of its own
+                return one_line(error)
+    return None
 
 
 def end_of(future: PrefectConcurrentFuture) -> State:

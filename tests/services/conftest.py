@@ -255,10 +255,10 @@ def prepared_prefect(prefect_server) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def worker(name: str, clone: Path, environment: dict[str, str]) -> Iterator[None]:
-    """A worker of the pool gpu, in a clone of its own."""
+def worker(name: str, clone: Path, environment: dict[str, str], pool: str = "gpu") -> Iterator[None]:
+    """A worker, in a clone of its own."""
     log = clone.with_name(f"{clone.name}-worker.log")
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--limit", "1", "--name", name]
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", "1", "--name", name]
 
     def ready() -> None:
         if "started!" not in log.read_text():

@@ -176,6 +176,14 @@ class Stack:
     def inspect(self, service: str, what: str) -> str:
         return self.run("docker", "inspect", "--format", what, self.container(service)).strip()
 
+    def store(self):
+        """A client of the store."""
+        path_style = Config(s3={"addressing_style": "path"}, connect_timeout=5)
+        names = {"AWS_ACCESS_KEY_ID": "aws_access_key_id", "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key"}
+        keys = {keyword: self.env[name] for name, keyword in names.items()}
+        address = self.env["AWS_ENDPOINT_URL_S3"]
+        return boto3.client("s3", endpoint_url=address, region_name="us-east-1", config=path_style, **keys)
+
     def runs(self, state: str) -> list[str]:
         """The flow runs in a state."""
         key = tuple(self.env["PREFECT_API_AUTH_STRING"].split(":"))
@@ -216,13 +224,8 @@ def test_clients_here_work_with_what_env_says_and_are_refused_without(stack):
     dvc = [sys.executable, "-m", "dvc"]
     stack.run(*dvc, "add", "--quiet", "note.txt")
     stack.run(*dvc, "push", "--quiet", "note.txt.dvc")  # by .dvc/config.local, which `make team` wrote
-    path_style = Config(s3={"addressing_style": "path"}, connect_timeout=5)
-    names = {"AWS_ACCESS_KEY_ID": "aws_access_key_id", "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key"}
-    keys = {keyword: stack.env[name] for name, keyword in names.items()}
-    address = stack.env["AWS_ENDPOINT_URL_S3"]
-    store = boto3.client("s3", endpoint_url=address, region_name="us-east-1", config=path_style, **keys)
-    assert store.list_objects_v2(Bucket="genai-dvc")["KeyCount"] == 1
-    assert requests.get(f"{address}/genai-dvc", timeout=10).status_code == 403
+    assert stack.store().list_objects_v2(Bucket="genai-dvc")["KeyCount"] == 1
+    assert requests.get(f"{stack.env['AWS_ENDPOINT_URL_S3']}/genai-dvc", timeout=10).status_code == 403
     for key in WRONG:
         mlflow = f"{stack.env['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/search?max_results=1"
         assert requests.get(mlflow, auth=key, timeout=20).status_code == 401
@@ -244,11 +247,16 @@ def test_a_run_outlives_each_service_that_is_killed(stack):
         while stack.inspect(service, "{{.RestartCount}} {{.State.Health.Status}}") != "1 healthy":  # by its own policy
             assert time.monotonic() < deadline, service
             time.sleep(1)
+        if service == "store":
+            stack.compose("run", "--rm", "-T", "buckets")  # the stand-in forgets them when it is killed
     while not stack.runs("COMPLETED"):
         assert time.monotonic() < deadline, stack.compose("logs", "--tail", "60", "cpu-worker")
         ended = stack.runs("FAILED") + stack.runs("CRASHED")
         assert not ended, stack.compose("logs", "--no-color", "--tail", "150", "cpu-worker")
         time.sleep(2)
+    assert (
+        stack.store().list_objects_v2(Bucket="genai-dvc", Prefix="runs/")["KeyCount"] == 8
+    )  # the flow has pushed them
 
 
 def test_a_backup_is_restored_into_an_empty_stack_with_other_secrets(stack):

@@ -73,6 +73,7 @@ class Team:
 
     def __init__(self, environment: dict[str, str], folder: Path):
         self.folder, self.store, self.here = folder, folder / "store", folder / "here"
+        self.origin = self.here  # what workers clone
         self.trace = folder / "trace"
         self.trace.touch()
         self.environment = environment | {"TRACE": str(self.trace), "PREFECT_HOME": str(folder / "prefect")}
@@ -124,12 +125,12 @@ class Team:
         return output
 
     @contextmanager
-    def worker(self, name: str, clone: Path | None = None) -> Iterator[Path]:
+    def worker(self, name: str, clone: Path | None = None, pool: str = "gpu") -> Iterator[Path]:
         """A worker while the block runs; yield its clone."""
         clone = clone or self.folder / name
         if not clone.exists():
-            self.run("git", "clone", "-q", str(self.here), str(clone))
-        with worker(name, clone, self.environment):
+            self.run("git", "clone", "-q", str(self.origin), str(clone))
+        with worker(name, clone, self.environment, pool):
             yield clone
 
     def began(self, name: str = "a") -> list[int]:
@@ -144,6 +145,15 @@ class Team:
 
     def live(self) -> list[Path]:
         return [path for path in (self.store / "live").rglob("*") if path.is_file()]
+
+
+def stages_processes(clone: Path) -> list[psutil.Process]:
+    """Return the processes in a worker's clone, the worker's own left out."""
+    return [
+        process
+        for process in psutil.process_iter(["cwd", "cmdline"])
+        if process.info["cwd"] == str(clone) and "worker" not in (process.info["cmdline"] or [])
+    ]
 
 
 def wait_for(condition, seconds: float = 60) -> None:
@@ -362,3 +372,41 @@ def test_a_stage_has_the_processes_that_it_asks_for(team):
         team.finished("--gpu", "require")
     assert {path.name: path.read_text() for path in (team.here / "models").iterdir()} == {"0": "2", "1": "2"}
     assert "cmd: python train.py\n" in (team.here / "dvc.lock").read_text()  # as `dvc repro` has it
+
+
+@pytest.mark.drill
+def test_a_flow_that_starts_on_a_worker_hands_off_to_another_and_pushes_what_it_made(team):
+    team.origin = team.folder / "origin.git"
+    team.run("git", "clone", "-q", "--bare", str(team.here), str(team.origin))
+    with team.worker("first"), team.worker("cpu", pool="cpu") as clone:
+        team.run("prefect", "deployment", "run", "pipeline/all", "--watch")
+    assert set(team.where("a") + team.where("b")) == {"first"}
+    assert team.run("git", "for-each-ref", "refs/flow", cwd=team.origin) == ""
+    made = (clone / "dvc.lock").read_bytes()
+    shutil.rmtree(clone)
+    team.trace.write_text("")
+    team.run("dvc", "fetch", "--run-cache")
+    output = team.run("dvc", "repro", "--pull")
+    assert team.began("a") == team.began("b") == [] and "Running stage 'prepare'" not in output
+    assert (team.here / "dvc.lock").read_bytes() == made
+
+
+@pytest.mark.drill
+def test_a_run_that_could_not_tell_that_it_lives_costs_no_training(team):
+    team.set_ticks(a=30)
+    with team.worker("first") as clone:
+        run = team.flow("train@a")
+        wait_for(lambda: team.began() == [0])
+        silent = [p for p in stages_processes(clone) if "prefect.engine" in p.cmdline()]
+        for process in silent:  # it beats no more, as if its link were cut; its stage goes on
+            process.suspend()
+        seen = []
+        for line in run.stdout:
+            seen.append(line)
+            if "it told nothing for 90 s" in line:
+                for process in silent:
+                    process.resume()
+        run.wait(timeout=100)
+    assert silent and run.returncode == 0, seen
+    assert "it told nothing for 90 s" in "".join(seen)
+    assert team.began() == [0]

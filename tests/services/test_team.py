@@ -3,16 +3,19 @@
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
+from flows.remote_stage import SEND_EVERY
 from tests.services.conftest import worker
-from tests.services.test_handoff import NAMED
+from tests.services.test_handoff import NAMED, wait_for
 
 BUCKET = "s3://genai-dvc"
 TRAINED = ("image_diffusion", "text_diffusion")
@@ -84,3 +87,32 @@ def test_diffusion_models_are_trained_by_two_workers_and_seen_in_mlflow_and_pref
     trained = {f"train@{name}": "Completed" for name in TRAINED}
     assert (trained | {"prepare@digits": "Cached"}).items() <= seen("task_runs").items()  # the controller's
     assert trained.items() <= seen("flow_runs").items()  # the workers'
+
+
+@pytest.mark.drill
+def test_a_training_whose_worker_died_goes_on_elsewhere_to_the_same_bits(by_dvc, here, tmp_path, prepared_prefect, s3):
+    yaml = YAML()
+    params = yaml.load(here / "params.yaml")
+    params["experiments"]["image_diffusion"]["train"].update(steps=5000, validate_every=1000)  # a minute or more
+    yaml.dump(params, here / "params.yaml")
+    by_dvc.run("git", *NAMED, "commit", "-qam", "longer", cwd=here)
+    environment = prepared_prefect | s3.environment | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    flow = [sys.executable, "-m", "flows.pipeline", "--no-release", "--gpu"]
+    told = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    alone = shutil.copytree(here, tmp_path / "alone", symlinks=True)
+    with ExitStack() as stack:
+        for name in ("one", "another"):
+            subprocess.run(["git", "clone", "-q", str(here), str(tmp_path / name)], check=True)
+        stack.enter_context(worker("one", tmp_path / "one", environment))
+        run = stack.enter_context(subprocess.Popen([*flow, "require", "train@image_diffusion"], cwd=here, **told))
+        wait_for((tmp_path / "one/.work/image_diffusion/checkpoint.pt").exists, 120)  # after 30 s
+        time.sleep(SEND_EVERY + 2)  # the remote has it
+        for process in psutil.process_iter(["cwd"]):
+            if process.info["cwd"] == str(tmp_path / "one"):
+                process.kill()
+        stack.enter_context(worker("another", tmp_path / "another", environment))
+        output, _ = run.communicate(timeout=400)
+    assert run.returncode == 0 and "goes on from its last checkpoint" in output, output
+    subprocess.run([*flow, "never", "train@image_diffusion"], cwd=alone, env=environment, check=True)
+    model = "models/image_diffusion/model.safetensors"
+    assert (here / model).read_bytes() == (alone / model).read_bytes()
