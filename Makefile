@@ -22,7 +22,7 @@ tables: .venv/installed
 
 test: .venv/installed
 	@ruff check --quiet . && ruff format --check --quiet . && mypy && lint-imports --no-cache >/dev/null || { lint-imports --no-cache; exit 1; }
-	@python -m pytest
+	@python -m pytest -n 2 --no-loadscope-reorder
 
 # texts by half an hour of one core each: likewise
 text: .venv/installed

@@ -16,6 +16,7 @@ from dvc.fs import HTTPFileSystem
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import Stage as DvcStage
+from dvc.stage.cache import _can_hash, _get_stage_hash
 
 from flows import UserError
 from flows.project import one_line
@@ -73,13 +74,21 @@ class Remote:
         if failed | missing:
             raise DvcException(f"{len(failed | missing)} files are not in {self.name}, or not as they should be")
 
-    def push_result(self, stage: DvcStage, key: str) -> None:
-        """Copy what the stage has made: its outputs, then the entry of the run-cache that names them."""
-        entry = self.repo.stage_cache._load(stage)
-        assert entry, f"{stage.addressing} is not in the run-cache"
-        self.push(self._made(stage, entry))
-        for file in Path(self.repo.stage_cache._get_cache_dir(key)).iterdir():
-            self._put(file, self._runs(key, file.name))
+    def push_results(self, stages: Iterable[DvcStage]) -> None:
+        """Copy what stages have made, each with its entry of the run-cache where it has one; what the remote has is left alone."""
+        outs: list[Output] = []
+        entries: dict[str, Path] = {}
+        for stage in stages:
+            entry = self.repo.stage_cache._load(stage) if _can_hash(stage) else None
+            outs += self._made(stage, entry) if entry else [out for out in stage.outs if out.use_cache]
+            if entry:
+                key = _get_stage_hash(stage)
+                folder = Path(self.repo.stage_cache._get_cache_dir(key))
+                entries |= {self._runs(key, file.name): file for file in folder.iterdir()}
+        self.push(outs)
+        for path, file in entries.items():
+            if not self._fs.exists(path):
+                self._put(file, path)
 
     def fetch_entry(self, stage: DvcStage, key: str) -> list[Output] | None:
         """Copy the entry of the run-cache; return the outputs that it names, None where there is none.

@@ -68,7 +68,7 @@ def run(name: str, key: str, remote_name: str, live: Path | None) -> int:
             return 1
         if outcome == UNCHANGED:  # the outputs were as they should be, the entry need not be there
             repo.stage_cache.save(stage)
-        insist(lambda: remote.push_result(stage, key), say)
+        insist(lambda: remote.push_results([stage]), say)
         return 0
 
 

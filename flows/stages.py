@@ -4,7 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, closing
 from datetime import datetime
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -13,8 +13,6 @@ from uuid import UUID
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.stage import Stage as DvcStage
-from dvc.stage.cache import _get_stage_hash
 from dvc.stage.run import _make_cmd, get_executable
 from prefect import Flow, Task, allow_failure, flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -30,7 +28,7 @@ from flows.handoff import HandOff, NoWorker, StageFailed, has_worker
 from flows.pipeline import Opened
 from flows.plan import Stage
 from flows.process import Processes, lines
-from flows.project import RAN, RESTORED, UNCHANGED, WRITE_EVERY, Project, one_line, travels
+from flows.project import RAN, UNCHANGED, WRITE_EVERY, Project, one_line
 from flows.remote import Remote, insist
 from flows.results import show_results, slug
 
@@ -110,28 +108,11 @@ def flow_of(opened: Callable[[list[str], bool], AbstractContextManager[Opened]])
             push: whether what was made then goes to DVC's remote, with the run-cache's entries.
         """
         logging.getLogger("prefect.task_runs").addFilter(without_empty_traceback)
-        with opened(targets, release) as this, this.processes.stop_at_signals(), ExitStack() as stack:
-            try:
-                remote = Remote(stack.enter_context(closing(Repo()))) if push else None
-            except UserError as error:
-                return Failed(message=str(error))
-            try:
-                finished = run_all(this, gpu, deadline)
-            finally:
-                this.project.write()
-            not_pushed = push_made(remote, this, finished) if remote else None
-            if this.processes.stopped_by:
-                return Cancelled(message=f"stopped by {this.processes.stopped_by.name}")
-            show_results(this.stages)
-            failed = [name for name, state in finished.items() if not state.is_completed()]
-            if failed:
-                return Failed(message=f"{len(failed)} of {len(this.stages)} stages: {', '.join(failed)}")
-            this.project.complete()
-            if not_pushed:
-                return Failed(message=f"all is here, but not pushed: {not_pushed}")
-        ran = [name for name, state in finished.items() if state.name != "Cached"]
-        summary = f"{len(ran)} of {len(this.stages)} stages ran, the rest was cached"
-        return Completed(message=summary, data={"ran": ran, "stages": len(this.stages)})
+        try:
+            with opened(targets, release) as this, this.processes.stop_at_signals():
+                return bring_up_to_date(this, gpu, deadline, push)
+        except UserError as error:
+            return Failed(message=str(error))
 
     return pipeline
 
@@ -139,6 +120,29 @@ def flow_of(opened: Callable[[list[str], bool], AbstractContextManager[Opened]])
 def run_name() -> str:
     """Return the name of the flow run that begins: what was asked for, and when."""
     return f"{' '.join(flow_run.parameters['targets']) or 'all stages'} {datetime.now():%Y-%m-%d %H:%M}"
+
+
+def bring_up_to_date(this: Opened, gpu: Policy, deadline: float, push: bool) -> State:
+    """Do what the flow does once the project is open; return its state. Raises UserError."""
+    with closing(Repo()) as repo:
+        remote = Remote(repo) if push else None
+        try:
+            finished = run_all(this, gpu, deadline)
+        finally:
+            this.project.write()
+        if this.processes.stopped_by:
+            return Cancelled(message=f"stopped by {this.processes.stopped_by.name}")
+        faults = [push_made(remote, this, finished)] if remote else []
+    show_results(this.stages)
+    if failed := [name for name, state in finished.items() if not state.is_completed()]:
+        faults.insert(0, f"{len(failed)} of {len(this.stages)} stages: {', '.join(failed)}")
+    else:
+        this.project.complete()
+    if any(faults):
+        return Failed(message="; ".join(filter(None, faults)))
+    ran = [name for name, state in finished.items() if state.name != "Cached"]
+    summary = f"{len(ran)} of {len(this.stages)} stages ran, the rest was cached"
+    return Completed(message=summary, data={"ran": ran, "stages": len(this.stages)})
 
 
 def run_all(this: Opened, gpu: Policy, deadline: float) -> dict[str, State]:
@@ -192,22 +196,12 @@ def run_all(this: Opened, gpu: Policy, deadline: float) -> dict[str, State]:
 
 
 def push_made(remote: Remote, this: Opened, finished: dict[str, State]) -> str | None:
-    """Copy what stages made, or restored, to DVC's remote, so that others restore it; return why that failed."""
-
-    def push(stage: DvcStage) -> None:
-        if travels(stage):
-            remote.push_result(stage, _get_stage_hash(stage))
-        else:  # the run-cache has no entry of it
-            remote.push([out for out in stage.outs if out.use_cache])
-
-    for name, state in finished.items():
-        if state.message in (RAN, RESTORED) and not this.processes.stopped_by:
-            try:
-                insist(
-                    partial(push, this.project.stage(name)), get_run_logger().info, lambda: this.processes.stopped_by
-                )
-            except Exception as error:  # noqa: BLE001  each kind of remote has exceptions of its own
-                return one_line(error)
+    """Copy what the completed stages make to DVC's remote, which has the most of it; return why that failed."""
+    stages = [this.project.stage(name) for name, state in finished.items() if state.is_completed()]
+    try:
+        insist(partial(remote.push_results, stages), get_run_logger().info, lambda: this.processes.stopped_by)
+    except Exception as error:  # noqa: BLE001  each kind of remote has exceptions of its own
+        return f"not pushed: {one_line(error)}"
     return None
 
 

@@ -1,17 +1,33 @@
 """The whole pipeline, run twice at session scope on real data with tiny numbers: by the flow and by `dvc repro`."""
 
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
-from tests.project import ENVIRONMENT, Project
+from tests.project import Project
 
 torch.set_num_threads(1)  # tensors are small; beside other work two threads took fourteen times as long
 AUDIT = Path(__file__).parent / "audit"
+
+
+class ByFile(LoadScopeScheduling):
+    """Files are shared among the processes of `make test`; those that run the pipeline and servers are as one file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "whole" if is_of_the_whole(file) else file
+
+
+def is_of_the_whole(nodeid: str) -> bool:
+    """Return whether a test needs the whole pipeline, or the team's servers."""
+    return nodeid.startswith(("tests/services/", "tests/test_dag", "tests/test_pipeline", "tests/test_travel"))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -19,6 +35,7 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("drill"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: make drill"))
+    items.sort(key=lambda item: not is_of_the_whole(item.nodeid))  # what takes longest comes first
 
 
 @pytest.fixture(scope="session")
@@ -29,30 +46,10 @@ def by_flow(tmp_path_factory) -> Project:
     return project
 
 
-@pytest.fixture(scope="session", autouse=True)
-def dvc_repro(request, tmp_path_factory) -> Iterator[tuple[Project, subprocess.Popen] | None]:
-    """`dvc repro`, begun with the session where a test will ask for what it leaves: other tests run meanwhile."""
-    if not any("by_dvc" in item.fixturenames for item in request.session.items):
-        yield None
-        return
+@pytest.fixture(scope="session")
+def by_dvc(tmp_path_factory) -> Project:
+    """The project after `dvc repro`, with the files that each stage opened noted in `opened`."""
     project = Project(tmp_path_factory.mktemp("by_dvc"))
     project.opened = tmp_path_factory.mktemp("opened")
-    environment = ENVIRONMENT | {"PYTHONPATH": str(AUDIT), "OPENED": str(project.opened)}
-    with (
-        open(project.opened.with_suffix(".log"), "w+") as project.log,
-        subprocess.Popen(
-            ["dvc", "repro"], cwd=project.folder, env=environment, stdout=project.log, stderr=project.log
-        ) as process,
-    ):
-        yield project, process
-        process.terminate()  # where no test came to ask
-
-
-@pytest.fixture(scope="session")
-def by_dvc(dvc_repro) -> Project:
-    """The project after `dvc repro`, with the files that each stage opened noted in `opened`."""
-    project, process = dvc_repro
-    status = process.wait(600)
-    project.log.seek(0)
-    assert status == 0, project.log.read()
+    project.run("dvc", "repro", PYTHONPATH=str(AUDIT), OPENED=str(project.opened))
     return project

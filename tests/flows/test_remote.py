@@ -55,7 +55,7 @@ def forget(project: Path) -> None:
 def test_what_one_stage_made_travels_with_its_metrics_and_nothing_else_does(project):
     with closing(Repo()) as repo:
         remote, stage, key = opened(repo)
-        remote.push_result(stage, key)
+        remote.push_results([stage])
     runs = Path("../store/runs")
     assert [path.parent.name for path in runs.rglob("*") if path.is_file()] == [key]
     for i in range(300):  # entries of others, of which none is to be read
@@ -79,7 +79,7 @@ def test_what_one_stage_made_travels_with_its_metrics_and_nothing_else_does(proj
 def test_what_somebody_changed_in_the_remote_is_refused(project):
     with closing(Repo()) as repo:
         remote, stage, key = opened(repo)
-        remote.push_result(stage, key)
+        remote.push_results([stage])
     (forged,) = [path for path in Path("../store/files").rglob("*") if path.is_file() and path.read_text() == "raw\n"]
     forged.chmod(0o644)
     forged.write_text("bad\n")
