@@ -1,5 +1,6 @@
 """The flows that prefect.yaml deploys beside that of a worker (flows/worker.py); each runs in the clone of its worker."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefect import flow, get_run_logger, pause_flow_run
+from prefect import flow, get_run_logger, suspend_flow_run
 from prefect.artifacts import create_markdown_artifact
 from prefect.input import RunInput
 from prefect.states import Completed, Failed, State
@@ -15,7 +16,9 @@ from prefect.states import Completed, Failed, State
 from flows import PREFIX
 from flows.pipeline import GENAI, Opened, only_run_here, opened, set_environment
 from flows.results import as_markdown, slug
-from flows.stages import flow_of
+from flows.stages import flow_of, without_empty_traceback
+
+logging.getLogger("prefect.engine").addFilter(without_empty_traceback)
 
 
 @contextmanager
@@ -36,8 +39,10 @@ def batch(model: str, file: str, out: str) -> State:
     Args:
         model: such as models:/cnn@champion.
         file: a CSV whose columns are what the model takes; of a text generator `prompt`, of an image generator `label`.
-        out: the JSON file to write, in one piece.
+        out: the JSON file to write, in one piece. Git ignores the folder batch/, which so outlives other runs here.
     """
+    if not Path(file).is_file():
+        return Failed(message=f"file: {file!r} is not in {Path.cwd()}, the folder of the worker")
     temporary = Path(out).with_name(f".{Path(out).name}.{os.getpid()}")
     command = [sys.executable, "-m", "mlflow", "models", "predict", "--env-manager", "local", "--content-type", "csv"]
     try:
@@ -68,7 +73,8 @@ def release(names: list[str] = [], approval: bool = True, timeout: int = 86_400)
         shown = as_markdown(Path("reports/leaderboard.md")) or "no leaderboard here yet"
         create_markdown_artifact(shown, key=f"{slug(PREFIX)}to-be-released", description="what would be released")
         asked = f"Release {', '.join(names) or 'all models'}? The leaderboard is an artifact of this run.\n\n{shown}"
-        decision = pause_flow_run(Decision.with_initial_data(description=asked, release=True), timeout=timeout)
+        # its process ends, and its worker is free until then
+        decision = suspend_flow_run(Decision.with_initial_data(description=asked, release=True), timeout=timeout)
         if not decision.release:
             return Completed(message="declined: nothing was released", data={"released": False})
     failed = run([*GENAI, "release", *names])

@@ -95,7 +95,12 @@ def opened(targets: list[str], release: bool, lock: int) -> Iterator[Opened]:
         anything = any(stage.changed for stage in stages)
         tracking = start_tracking(release) if genai and (anything or not TRACKED.exists()) else None
         processes = Processes(lock)
-        yield Opened(project, stages, processes, cores())
+        try:
+            yield Opened(project, stages, processes, cores())
+        except BaseException:
+            if tracking:
+                finish_tracking(tracking, stopped=True)
+            raise
     if tracking:
         finish_tracking(tracking, stopped=processes.stopped_by is not None)
 

@@ -36,6 +36,7 @@ SETTINGS = {
 def prefect_api() -> Iterator[Callable[[], None]]:
     """Start the API over the project's folder for it, unless PREFECT_API_URL names another; yield a function that waits for it."""
     if os.environ.get("PREFECT_API_URL"):
+        check_api()
         yield lambda: None
         return
     ready: Future = Future()
@@ -59,6 +60,25 @@ def prefect_api() -> Iterator[Callable[[], None]]:
             send_all()
             stop.set()
             thread.join(timeout=3)
+
+
+def check_api() -> None:
+    """Raise UserError where PREFECT_API_URL does not answer, or not to this key."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    address = os.environ.get("PREFECT_API_URL")
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_work_pools(limit=1)
+    except PrefectHTTPStatusError as error:
+        status = error.response.status_code
+        key = "; PREFECT_API_AUTH_STRING should be the server's USER:PASSWORD" if status in (401, 403) else ""
+        raise UserError(f"PREFECT_API_URL: {address} answers {status}{key}") from None
+    except (httpx.HTTPError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+        raise UserError(f"PREFECT_API_URL: {address} should be a server that runs: {said}") from None
 
 
 def home() -> Path:

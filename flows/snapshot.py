@@ -55,5 +55,7 @@ def git(*arguments: str, **environment: str) -> str:
     except FileNotFoundError:
         raise UserError("git: not found; a worker gets the files by it") from None
     except subprocess.CalledProcessError as error:
-        said = error.stderr.strip().splitlines()
-        raise UserError(f"git {arguments[0]}: {said[-1] if said else f'exit status {error.returncode}'}") from None
+        said = [line for line in error.stderr.strip().splitlines() if not line.startswith("To ")]
+        why = said[0] if said else f"exit status {error.returncode}"
+        hint = "; FLOW_GIT_REMOTE names one that may be written" if arguments[0] == "push" else ""
+        raise UserError(f"git {arguments[0]}: {why}{hint}") from None

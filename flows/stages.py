@@ -19,6 +19,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import FailedRun
 from prefect.futures import PrefectConcurrentFuture
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
@@ -265,7 +266,7 @@ def reproduce(stage: Stage, project: Project, processes: Processes, places: Plac
 
 
 def without_empty_traceback(record: logging.LogRecord) -> bool:
-    """Take the traceback from what Prefect logs of a state that is Failed without an exception: "NoneType: None"."""
-    if record.exc_info and record.exc_info[0] is None:
+    """Take the traceback from what Prefect logs of a state that is Failed without an exception: its message says all."""
+    if record.exc_info and record.exc_info[0] in (None, FailedRun):
         record.exc_info = None
     return True

@@ -5,6 +5,7 @@ python services/team.py up | backup | restore FOLDER; needs nothing but Python's
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -61,7 +62,10 @@ def inside(service: str, *command: str) -> list[str]:
 
 def run(command: list[str], **options) -> None:
     """Run a command; a failure ends this program with the command's own words and one line."""
-    status = subprocess.run(command, check=False, cwd=HERE, env=environment(), **options).returncode
+    try:
+        status = subprocess.run(command, check=False, cwd=HERE, env=environment(), **options).returncode
+    except FileNotFoundError:
+        sys.exit(f"team: {command[0]}: not found; Docker with compose v2 should be here")
     if status:
         shown = " ".join(command[:5])  # what follows may be a secret
         sys.exit(f"team: {shown} ended with status {status}")
@@ -104,10 +108,14 @@ def backup(to: Path, inside: Inside = inside) -> Path:
     folder = to / time.strftime("%Y-%m-%d-%H%M%S")
     partial = folder.with_name(f".{folder.name}")
     partial.mkdir(parents=True, mode=0o700)
-    for name in DATABASES:
-        command = inside("postgres", "pg_dump", "--username=postgres", "--format=custom", name)
-        _to_file(partial / f"{name}.dump", command)
-    _to_file(partial / "store.tar", inside("buckets", "python", "/services/store.py", "dump"))
+    try:
+        for name in DATABASES:
+            command = inside("postgres", "pg_dump", "--username=postgres", "--format=custom", name)
+            _to_file(partial / f"{name}.dump", command)
+        _to_file(partial / "store.tar", inside("buckets", "python", "/services/store.py", "dump"))
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
     partial.rename(folder)
     return folder
 

@@ -107,12 +107,15 @@ class Live:
             self.runs.pop(name).close()
 
     def end(self, store: Store) -> None:
-        """Close the runs of trainings that did not finish."""
+        """Close the runs of trainings that did not finish, or whose models are still to be evaluated."""
         for run in self.runs.values():
             run.close()
         for run in store.runs(live=store.place):
             if run.info.status == "RUNNING":
-                store.client.set_terminated(run.info.run_id, "KILLED")
+                made = read_history(self.root / "models" / run.data.tags["genai.experiment"] / "history.csv")
+                logged = store.history(run)
+                whole = logged.keys() == made.keys() and agree(made, logged)
+                store.client.set_terminated(run.info.run_id, "FINISHED" if made and whole else "KILLED")
         remember(self.root, experiment_id=store.experiment_id, live=[])
 
 

@@ -63,8 +63,8 @@ def _mirror_finished(root: Path, store: Store | None) -> tuple[Store | None, str
         f"new: {', '.join(dict.fromkeys(store.new))}" if store.new else "none new"
     )
     if stale:
-        first = next(iter(stale.values()))
-        line += f"; left out, run dvc pull or dvc repro ({first} is not what dvc.lock says): {some(list(stale))}"
+        names = sorted(stale, key=lambda name: not (root / "models" / name).exists())  # first what is here in part
+        line += f"; left out, run dvc pull or dvc repro ({stale[names[0]]} is not what dvc.lock says): {some(names)}"
     return store, line
 
 

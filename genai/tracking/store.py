@@ -220,7 +220,8 @@ class Store:
             same = all(params[key] == known[key] for key in params.keys() & known.keys())
             if same and agree(history, logged) and (not whole or logged.keys() <= history.keys()):
                 return run, logged
-            self.client.set_terminated(run.info.run_id, "KILLED")
+            if run.info.status == "RUNNING":
+                self.client.set_terminated(run.info.run_id, "KILLED")
             self.client.delete_tag(run.info.run_id, "genai.live")
         return None, {}
 

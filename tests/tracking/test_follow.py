@@ -1,6 +1,7 @@
 """`track --follow` in a process of its own, beside trainings that begin, go on, die and end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,22 @@ def test_the_load_of_another_machine_is_logged_once_a_row_and_in_the_place_of_th
     follower.until(lambda: "system/cpu_utilization_percentage" in look.runs()[-1].data.metrics)
     follower.close()
     assert load() == wanted(5)
+
+
+def test_a_training_that_is_done_but_not_evaluated_is_no_killed_one(root, look):
+    follower = Follower(root)
+    live = project.start(root, "cnn", steps=8) / "history.csv"
+    live.write_text(project.history(range(1, 9)))
+    follower.until(lambda: look.steps() == list(range(1, 9)))
+    (root / "models" / "cnn").mkdir(parents=True)
+    (root / "models" / "cnn" / "history.csv").write_text(live.read_text())
+    follower.close()
+    assert look.statuses() == ["FINISHED"]
+    shutil.rmtree(root / "models" / "cnn")
+    project.finish(root, "cnn", **project.CNN | {"steps": 8})
+    tracking.track(root)  # the same run gets its measures
+    assert look.statuses() == ["FINISHED"] and counts(root)["runs"] == 1
+    assert look.steps() == list(range(1, 9)) and "test/accuracy" in look.runs()[0].data.metrics
 
 
 def test_an_abandoned_training_is_killed_and_another_has_its_own_run(root, look):
