@@ -4,7 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import datetime
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -125,15 +125,15 @@ def run_name() -> str:
 
 def bring_up_to_date(this: Opened, gpu: Policy, deadline: float, push: bool) -> State:
     """Do what the flow does once the project is open; return its state. Raises UserError."""
-    with closing(Repo()) as repo:
-        remote = Remote(repo) if push else None
+    with closing(Repo()) if push else nullcontext() as repo:
+        remote = Remote(repo) if repo else None
         try:
             finished = run_all(this, gpu, deadline)
         finally:
             this.project.write()
+        faults = [push_made(remote, this, finished)] if remote and not this.processes.stopped_by else []
         if this.processes.stopped_by:
             return Cancelled(message=f"stopped by {this.processes.stopped_by.name}")
-        faults = [push_made(remote, this, finished)] if remote else []
     show_results(this.stages)
     if failed := [name for name, state in finished.items() if not state.is_completed()]:
         faults.insert(0, f"{len(failed)} of {len(this.stages)} stages: {', '.join(failed)}")
@@ -197,7 +197,7 @@ def run_all(this: Opened, gpu: Policy, deadline: float) -> dict[str, State]:
 
 
 def push_made(remote: Remote, this: Opened, finished: dict[str, State]) -> str | None:
-    """Copy what the completed stages make to DVC's remote, which has the most of it; return why that failed."""
+    """Copy what the completed stages make to DVC's remote, what it has left out; return why that failed."""
     stages = [this.project.stage(name) for name, state in finished.items() if state.is_completed()]
     try:
         insist(partial(remote.push_results, stages), get_run_logger().info, lambda: this.processes.stopped_by)
