@@ -63,7 +63,7 @@ def test_a_person_is_asked_for_the_release_and_its_worker_does_other_work_meanwh
     api, champion = Api(environment), "models:/asked-ridge@champion"
     (here / "batch").mkdir()
     with worker("cpu", here, environment, "cpu"):
-        declined, asked = (api.start("release/ask", names=["ridge"]) for _ in range(2))
+        declined, asked = (api.start("release/ask", names=["ridge", "text_diffusion"]) for _ in range(2))
         for run in (declined, asked):
             api.reaches(run, "Suspended")
         missing = api.start("batch/predict", model=champion, file="batch/rows.csv", out="batch/answers.json")
@@ -76,8 +76,18 @@ def test_a_person_is_asked_for_the_release_and_its_worker_does_other_work_meanwh
         (here / "batch/rows.csv").write_text(",".join(columns) + "\n" + ",".join("0" for _ in columns) + "\n")
         answered = api.start("batch/predict", model=champion, file="batch/rows.csv", out="batch/answers.json")
         assert api.reaches(answered, "Completed") == "written: batch/answers.json"
+        (here / "batch/prompts.csv").write_text("prompt\nIn the beginning\nAnd God said\n")
+        told = {
+            "model": "models:/asked-text_diffusion@champion",
+            "file": "batch/prompts.csv",
+            "out": "batch/texts.json",
+        }
+        assert api.reaches(api.start("batch/generate", **told), "Completed") == "written: batch/texts.json"
     assert len(json.loads((here / "batch/answers.json").read_text())["predictions"]) == 1
-    assert sorted(path.name for path in (here / "batch").iterdir()) == ["answers.json", "rows.csv"]
+    texts = json.loads((here / "batch/texts.json").read_text())["predictions"]
+    assert [next(iter(text.values()))[:4] for text in texts] == ["In t", "And "]
+    left = sorted(path.name for path in (here / "batch").iterdir())
+    assert left == ["answers.json", "prompts.csv", "rows.csv", "texts.json"]
 
 
 def test_a_schedule_that_was_switched_on_stays_on(prepared_prefect):
