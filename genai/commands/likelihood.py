@@ -18,7 +18,6 @@ from genai.core.stage import limit_threads, trained_threads
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of a window's tokens that are hidden
 DRAWS = 8  # of the hidden tokens, for each share
-WINDOWS = 16  # given to a model at a time; no result depends on it
 BOUND, EXACT, GIVEN = "bound (NELBO)", "left to right", "given the training text"
 IN_ANY_ORDER, AT_ONCE, END = "anywhere, in any order", "anywhere, all at once", "the end, left to right"
 # how each compresses, and over how many bytes it finds what is alike: xz its dictionary, bz2 one block
@@ -104,17 +103,13 @@ def measure(loaded: Any, tokens: Any, characters: Any) -> tuple[list[Measured], 
     """Return what windows cost in all the ways that a model can be asked, and what they cost by the share hidden."""
     import numpy as np
 
-    from genai.tasks.language_model import ESTIMATES
-
     name, whole = loaded.name, characters.sum(1)
-    parts = np.split(tokens, range(WINDOWS, len(tokens), WINDOWS))
-    left_to_right = np.concatenate([loaded.apply("token_nats", part) for part in parts]) / np.log(2)
+    left_to_right = loaded.apply("token_nats", tokens) / np.log(2)
     totals = [Measured(name, EXACT, left_to_right.sum(1), whole)]
     ends = [np.stack([x[:, -k:].sum(1) for k in counts(x.shape[1])], 1) for x in (left_to_right, characters)]
     by_share = [Measured(name, END, *ends)]
     if loaded.model.metric.startswith("nelbo"):
-        estimates = loaded.nats(tokens.repeat(ESTIMATES, axis=0)).reshape(-1, ESTIMATES)
-        totals.insert(0, Measured(name, BOUND, estimates.mean(1) / np.log(2), whole))
+        totals.insert(0, Measured(name, BOUND, loaded.nats(tokens) / np.log(2), whole))
     if hasattr(loaded.model, "denoise"):
         for way in (IN_ANY_ORDER, AT_ONCE):
             by_share.append(Measured(name, way, *scattered(loaded.model, tokens, characters, way == AT_ONCE)))

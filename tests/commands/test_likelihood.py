@@ -12,6 +12,7 @@ from genai import model as models
 from genai.commands import likelihood
 from genai.core.config import UserError
 from genai.core.dataset import Dataset
+from genai.diffusion.text import autoregressive
 from genai.tasks import language_model
 from tests import project
 
@@ -48,7 +49,8 @@ def test_no_figure_depends_on_how_windows_are_batched(here, monkeypatch):
     for name in NAMES:
         loaded, measured = models.load(here / "models" / name), []
         for size in (1, 3, 64):
-            monkeypatch.setattr(likelihood, "WINDOWS", size)
+            for module, most in ((models, "BATCH"), (models, "WINDOWS"), (autoregressive, "ROWS")):
+                monkeypatch.setattr(module, most, size)
             ways = [way for kind in likelihood.measure(loaded, tokens, characters) for way in kind]
             measured.append(np.hstack([way.bits.reshape(70, -1) for way in ways]))
         for other in measured[1:]:

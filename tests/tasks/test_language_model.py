@@ -33,14 +33,6 @@ def test_the_figure_is_all_bits_over_all_characters_of_whole_windows():
     assert metrics["characters"] == lengths[:1000].sum()
 
 
-def test_of_a_bound_each_window_is_estimated_twice():
-    lengths, nats = RNG.integers(1, 8, 1003), RNG.exponential(size=1003)
-    exact, noisy = model(nats, "nelbo_bpc"), model(nats, "nelbo_bpc")
-    noisy.nats = lambda windows: exact.nats(windows) + np.tile([3.0, -3.0], len(windows) // 2)
-    (one, scores), (other, same) = (evaluate(m, text_of(lengths, 10), "test") for m in (exact, noisy))
-    assert one == pytest.approx(other) and scores["score"] == pytest.approx(same["score"])
-
-
 def test_a_uniform_model_takes_the_logarithm_of_its_vocabulary():
     """The closed form: with one token a character, log2 V bits each, and no error at all."""
     metrics, columns = evaluate(model(np.full(4000, np.log(32))), text_of(np.ones(4000, int), 8), "validation")

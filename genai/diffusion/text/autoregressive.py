@@ -11,6 +11,7 @@ from genai.core.dataset import Description
 from genai.diffusion.text.samplers import categorical, per_row
 from genai.diffusion.text.transformer import KeyValues, TextSampling, Transformer, TransformerConfig
 
+ROWS = 16  # windows that the network is given at a time in token_nats: a window of logits is 2 MB
 PREVIEWED = 32  # tokens in a text that is shown while it trains: each takes a call of the network
 
 
@@ -52,8 +53,8 @@ class Autoregressive(nn.Module):
 
     def token_nats(self, tokens: Tensor) -> Tensor:
         """tokens: (B, T) -> -log p of each token given those before it, (B, T) float64."""
-        logits = self.logits(tokens).flatten(0, 1)
-        return F.cross_entropy(logits, tokens.flatten(), reduction="none").view(tokens.shape).double()
+        nats = [F.cross_entropy(self.logits(part).mT, part, reduction="none") for part in tokens.split(ROWS)]
+        return torch.cat(nats).double()
 
     def sample(self, canvas: Tensor, sampling: TextSampling, generator: torch.Generator) -> Tensor:
         """Return the canvas (B, T) with each -1 replaced by a token, drawn from left to right.

@@ -82,11 +82,11 @@ class BlockDiffusion(nn.Module):
         Each window by itself: the result does not depend on which windows come together.
         """
         T, sizes = tokens.shape[1], self.sizes(tokens.shape[1])
-        draws, estimates = min(DRAWS, self.block), []
+        estimates = []
         for window in tokens:
-            u = torch.rand(len(sizes) + draws * T, generator=generator, dtype=torch.float64)
-            hidden, order = evenly(u[: len(sizes)], draws, sizes), u[len(sizes) :].view(draws, T)
-            estimates.append(self.bound(window.expand(draws, T), hidden, order.to(tokens.device)).mean())
+            u = torch.rand(len(sizes) + DRAWS * T, generator=generator, dtype=torch.float64)
+            hidden, order = evenly(u[: len(sizes)], DRAWS, sizes), u[len(sizes) :].view(DRAWS, T)
+            estimates.append(self.bound(window.expand(DRAWS, T), hidden, order.to(tokens.device)).mean())
         return torch.stack(estimates)
 
     def token_nats(self, tokens: Tensor) -> Tensor:
