@@ -116,6 +116,9 @@ def text(seconds: float, seeds: int, split: str) -> Iterator[str]:
         "trained on the bound itself": ("text_diffusion", {}, OfTheBound),
         "AdamW alone, no Muon": ("text_diffusion", {"train": {"muon_learning_rate": None}}, None),
         "no window embedding": ("text_diffusion", {"config": {"window": 0}}, None),
+        "1 layer": ("text_diffusion", {"config": {"layers": 1}}, None),
+        "4 layers": ("text_diffusion", {"config": {"layers": 4}}, None),
+        "batches of 16": ("text_diffusion", {"train": {"batch_size": 16}}, None),
         **blocks,
         "text_autoregressive": ("text_autoregressive", {}, None),
     }

@@ -314,10 +314,11 @@ def following(model: Any, before: Any) -> Any:
 
 
 def heading(judges: list[str]) -> str:
-    """Return the table's two lines of headings."""
-    first = f"{'':<25}{'':>6}" + "".join(f"{judge[-9:]:>10}" for judge in judges)
-    second = f"{'':<25}{'evals':>6}" + f"{'bits':>10}" * len(judges)
-    return f"{first}\n{second}{'distinct':>10}{'entropy':>10}{'known %':>8}{'distance':>10}{'tokens':>7}"
+    """Return which judge is which, and the table's headings."""
+    bits = [f"bits {i}" for i in range(1, len(judges) + 1)]
+    names = ", ".join(f"{column} by {judge}" for column, judge in zip(bits, judges, strict=True))
+    columns = f"{'':<25}{'evals':>6}" + "".join(f"{column:>10}" for column in bits)
+    return f"{names}\n\n{columns}{'distinct':>10}{'entropy':>10}{'known %':>8}{'distance':>10}{'tokens':>7}"
 
 
 def line(row: Row, real: Row) -> str:
