@@ -3,9 +3,12 @@
 import time
 from pathlib import Path
 
+from genai.core.stage import limit_threads
+
 
 def main(follow: bool, release: bool) -> None:
     """follow: until standard input ends, while stages run; release: then release."""
+    limit_threads(1)  # a release measures champions beside whatever runs here: two threads would wait for each other
     from genai import tracking
     from genai.core.dataset import write_json
 

@@ -87,13 +87,14 @@ def canvas(prompt: str | None, tokenizer: Any, length: int, window: int) -> list
 def show(loaded: Loaded, sampling: Any, numbers: dict[str, Any], folder: Path) -> None:
     """Write samples.md and samples.json: texts without a prompt, then each prompt continued or filled; and replay.json.
 
-    This is how one text of each came about, in the generator's own way and in those of `replay`.
+    This is how one text of each came about, in the ways of `replay`, then in the generator's own.
     """
     what = validate(Show, numbers, f"generators.{loaded.name}.show")
-    ways = {described({}, sampling): sampling}
+    ways = {}
     for i, change in enumerate(what.replay):
         way = changed(sampling, change, f"generators.{loaded.name}.show.replay.{i}")
         ways[described(change, way)] = way
+    ways[described({}, sampling)] = sampling  # the animation is of the first: other orders are more to see
     made = [{"prompt": None, "text": text} for text in texts(loaded, loaded.directory, None, what.n, sampling)]
     for prompt in what.prompts:
         made.append({"prompt": prompt, "text": texts(loaded, loaded.directory, prompt, 1, sampling)[0]})
