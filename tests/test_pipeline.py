@@ -104,18 +104,8 @@ def test_the_end_of_the_flow_shows_leaderboard_text_and_the_way_on(by_flow):
 
 
 def test_text_continues_a_prompt_and_fills_a_gap(by_flow, tmp_path):
-    ask = [
-        "sample",
-        "text_diffusion",
-        "--prompt",
-        "The function returns",
-        "--sampler",
-        "ancestral",
-        "--steps",
-        "2",
-        "--seed",
-        "1",
-    ]
+    ask = ["sample", "text_diffusion", "--sampler", "ancestral", "--steps", "2", "--seed", "1"]
+    ask += ["--prompt", "The function returns"]
     said = by_flow.genai(*ask).stdout
     assert said.startswith("The function returns") and len(said) > 40
     assert by_flow.genai(*ask).stdout == said
