@@ -56,11 +56,12 @@ class OfTheBound(MaskedDiffusion):
 
 
 def trained(
-    name: str, seed: int, seconds: float, changes: dict[str, Any] | None = None, cls: Any = None
-) -> tuple[Loaded, int, float]:
-    """Return a recipe's model, trained for so many CPU-seconds, its steps and the CPU-seconds that it took.
+    name: str, seeds: int, seconds: float, changes: dict[str, Any] | None = None, cls: Any = None
+) -> tuple[list[Loaded], int, float]:
+    """Return a recipe's models, one of each seed, each trained for as many steps; the steps, and the CPU-seconds of a model.
 
-    changes: of the experiment, by key; cls: the class to build instead of the recipe's own.
+    Steps are those that take so many CPU-seconds, by a first short run. changes: of the experiment, by key; cls: the
+    class to build instead of the recipe's own.
     """
     section = load().experiments[name].model_dump()
     for key, value in (changes or {}).items():
@@ -69,7 +70,7 @@ def trained(
     dataset = Dataset(Path("data") / experiment.data)
     arrays, validation = dataset.arrays("train"), {k: v[:64] for k, v in dataset.arrays("validation").items()}
 
-    def run(steps: int) -> tuple[Any, float]:
+    def run(steps: int, seed: int) -> tuple[Loaded, float]:
         numbers = experiment.train.model_dump() | {"seed": seed, "steps": steps, "validate_every": steps}
         torch.manual_seed(seed)
         model = models.build(name, experiment, dataset.description)
@@ -78,11 +79,12 @@ def trained(
         start = time.process_time()
         with tempfile.TemporaryDirectory() as work:
             model = descend(model, arrays, validation, validate(Config, numbers, "train"), Path(work), "")
-        return model, time.process_time() - start
+        took = time.process_time() - start
+        return Loaded(model, name, experiment, dataset.description, Path()), took
 
-    steps = max(TRIED, round(seconds / (run(TRIED)[1] / TRIED)))
-    model, took = run(steps)
-    return Loaded(model, name, experiment, dataset.description, Path()), steps, took
+    steps = max(TRIED, round(seconds / (run(TRIED, 0)[1] / TRIED)))
+    runs = [run(steps, seed) for seed in range(seeds)]
+    return [loaded for loaded, _ in runs], steps, float(np.mean([took for _, took in runs]))
 
 
 def graded(loaded: Loaded, generator: Generator, split: str, **changes: Any) -> dict[str, float]:
@@ -129,13 +131,13 @@ def text(seconds: float, seeds: int, split: str) -> Iterator[str]:
     yield "| recipe | steps | CPU-s | bound | left to right |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     for label, (name, changes, cls) in recipes.items():
-        runs = [trained(name, seed, seconds, changes, cls) for seed in range(seeds)]
+        runs, steps, took = trained(name, seeds, seconds, changes, cls)
         costs: dict[str, list[float]] = {}
-        for loaded, *_ in runs:
+        for loaded in runs:
             for one in measure(loaded, tokens, characters)[0]:
                 costs.setdefault(one.way, []).append(float(one.per_character()[0]))
         cells = [of_seeds(costs[way]) if way in costs else "" for way in (BOUND, EXACT)]
-        yield f"| {label} | {runs[0][1]} | {np.mean([took for *_, took in runs]):.0f} | {' | '.join(cells)} |"
+        yield f"| {label} | {steps} | {took:.0f} | {' | '.join(cells)} |"
 
 
 def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
@@ -150,15 +152,15 @@ def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
     yield "| --- | ---: | ---: |" + " ---: |" * len(METRICS)
     by_evaluations, controls = [], {}
     for name in names:
-        generator, runs = params.generators[name], [trained(name, seed, seconds) for seed in range(seeds)]
-        grades = [graded(loaded, generator, split, seed=seed) for seed, (loaded, *_) in enumerate(runs)]
+        generator, (runs, steps, took) = params.generators[name], trained(name, seeds, seconds)
+        grades = [graded(loaded, generator, split, seed=seed) for seed, loaded in enumerate(runs)]
         columns = [of_seeds([g[metric] for g in grades]) for metric in METRICS]
-        yield f"| {name} | {runs[0][1]} | {np.mean([took for *_, took in runs]):.0f} | {' | '.join(columns)} |"
+        yield f"| {name} | {steps} | {took:.0f} | {' | '.join(columns)} |"
         controls = grades[0]
         for sampler, each in (("euler", 1), ("heun", 2), ("ddim", 1), ("ddim, eta 1", 1)):
             numbers = {"sampler": sampler.partition(",")[0], "guidance": 1.0} | ({"eta": 1.0} if "," in sampler else {})
             cells = [
-                f"{kernel_distance(runs[0][0], generator, split, steps=n // each, **numbers):.4f}" for n in EVALUATIONS
+                f"{kernel_distance(runs[0], generator, split, steps=n // each, **numbers):.4f}" for n in EVALUATIONS
             ]
             by_evaluations.append(f"| {name} | {sampler} | {' | '.join(cells)} |")
     for end, what in (("_floor", "real training images"), ("_real", "of real images"), ("_ceiling", "the worst")):
