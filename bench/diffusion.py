@@ -19,6 +19,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from genai import model as models
-from genai.commands.likelihood import BOUND, EXACT, held_out, measure
+from genai.commands.likelihood import held_out
 from genai.commands.quality import n_gram_texts
 from genai.core.config import Experiment, Generator, load, validate
 from genai.core.dataset import Dataset, load_tokenizer, write_text
@@ -36,7 +37,7 @@ from genai.model import Loaded
 from genai.tasks import image_generation, text_generation
 from genai.training.gradient_descent.train import Config, descend
 
-TRIED = 30  # steps by which the cost of one is known
+TRIED = 10, 40  # steps by whose difference the cost of one is known
 WINDOWS = 64
 TEXTS, WORDS = 20, 60
 EVALUATIONS = (4, 8, 16, 32)
@@ -55,36 +56,37 @@ class OfTheBound(MaskedDiffusion):
             self.train()
 
 
-def trained(
-    name: str, seeds: int, seconds: float, changes: dict[str, Any] | None = None, cls: Any = None
-) -> tuple[list[Loaded], int, float]:
-    """Return a recipe's models, one of each seed, each trained for as many steps; the steps, and the CPU-seconds of a model.
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment of params.yaml, changed: by key, and where `cls` is given, in the class that is built."""
 
-    Steps are those that take so many CPU-seconds, by a first short run. changes: of the experiment, by key; cls: the
-    class to build instead of the recipe's own.
-    """
-    section = load().experiments[name].model_dump()
-    for key, value in (changes or {}).items():
-        section[key] = section[key] | value if isinstance(value, dict) else value
-    experiment = validate(Experiment, section, name)
-    dataset = Dataset(Path("data") / experiment.data)
-    arrays, validation = dataset.arrays("train"), {k: v[:64] for k, v in dataset.arrays("validation").items()}
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    cls: Any = None
 
-    def run(steps: int, seed: int) -> tuple[Loaded, float]:
+    def trained(self, steps: int, seed: int) -> tuple[Loaded, float]:
+        """Return the model after so many steps, and the CPU-seconds that they took."""
+        section = load().experiments[self.name].model_dump()
+        for key, value in self.changes.items():
+            section[key] = section[key] | value if isinstance(value, dict) else value
+        experiment = validate(Experiment, section, self.name)
+        dataset = Dataset(Path("data") / experiment.data)
+        arrays, validation = dataset.arrays("train"), {k: v[:64] for k, v in dataset.arrays("validation").items()}
         numbers = experiment.train.model_dump() | {"seed": seed, "steps": steps, "validate_every": steps}
         torch.manual_seed(seed)
-        model = models.build(name, experiment, dataset.description)
-        if cls is not None:
-            model.__class__ = cls
+        model = models.build(self.name, experiment, dataset.description)
+        if self.cls is not None:
+            model.__class__ = self.cls
         start = time.process_time()
         with tempfile.TemporaryDirectory() as work:
             model = descend(model, arrays, validation, validate(Config, numbers, "train"), Path(work), "")
         took = time.process_time() - start
-        return Loaded(model, name, experiment, dataset.description, Path()), took
+        return Loaded(model, self.name, experiment, dataset.description, Path()), took
 
-    steps = max(TRIED, round(seconds / (run(TRIED, 0)[1] / TRIED)))
-    runs = [run(steps, seed) for seed in range(seeds)]
-    return [loaded for loaded, _ in runs], steps, float(np.mean([took for _, took in runs]))
+    def steps(self, seconds: float) -> int:
+        """Return how many steps take so many CPU-seconds, by the difference of a longer and a shorter run."""
+        short, long = (self.trained(steps, 0)[1] for steps in TRIED)
+        return max(TRIED[1], round(seconds * (TRIED[1] - TRIED[0]) / (long - short)))
 
 
 def graded(loaded: Loaded, generator: Generator, split: str, **changes: Any) -> dict[str, float]:
@@ -109,35 +111,35 @@ def kernel_distance(loaded: Loaded, generator: Generator, split: str, **changes:
 
 def text(seconds: float, seeds: int, split: str) -> Iterator[str]:
     """Yield the lines of the table."""
-    blocks = {
-        f"blocks of {b}": ("text_diffusion", {"model": "blocks.BlockDiffusion", "config": {"block": b}}, None)
-        for b in (1, 4, 16)
-    }
-    recipes: dict[str, tuple[str, dict[str, Any], Any]] = {
-        "text_diffusion": ("text_diffusion", {}, None),
-        "trained on the bound itself": ("text_diffusion", {}, OfTheBound),
-        "AdamW alone, no Muon": ("text_diffusion", {"train": {"muon_learning_rate": None}}, None),
-        "no window embedding": ("text_diffusion", {"config": {"window": 0}}, None),
-        "1 layer": ("text_diffusion", {"config": {"layers": 1}}, None),
-        "4 layers": ("text_diffusion", {"config": {"layers": 4}}, None),
-        "batches of 16": ("text_diffusion", {"train": {"batch_size": 16}}, None),
-        **blocks,
-        "text_autoregressive": ("text_autoregressive", {}, None),
+    recipes = {
+        "text_diffusion": Recipe("text_diffusion"),
+        "trained on the bound itself": Recipe("text_diffusion", cls=OfTheBound),
+        "AdamW alone, no Muon": Recipe("text_diffusion", {"train": {"muon_learning_rate": None}}),
+        "no window embedding": Recipe("text_diffusion", {"config": {"window": 0}}),
+        "1 layer": Recipe("text_diffusion", {"config": {"layers": 1}}),
+        "4 layers": Recipe("text_diffusion", {"config": {"layers": 4}}),
+        "batches of 16": Recipe("text_diffusion", {"train": {"batch_size": 16}}),
+        **{
+            f"blocks of {b}": Recipe("text_diffusion", {"model": "blocks.BlockDiffusion", "config": {"block": b}})
+            for b in (1, 4, 16)
+        },
+        "text_autoregressive": Recipe("text_autoregressive"),
     }
     dataset = Dataset(Path("data") / load().experiments["text_diffusion"].data)
     tokens, characters, _ = held_out(dataset, split, WINDOWS)
+    steps = {label: recipe.steps(seconds) for label, recipe in recipes.items()}  # all at once: the load changes
     yield f"{seeds} seeds, {seconds:.0f} CPU-seconds of training each, one thread of {processor()}; {len(tokens)} windows of {split}."
     yield ""
     yield "| recipe | steps | CPU-s | bound | left to right |"
     yield "| --- | ---: | ---: | ---: | ---: |"
-    for label, (name, changes, cls) in recipes.items():
-        runs, steps, took = trained(name, seeds, seconds, changes, cls)
-        costs: dict[str, list[float]] = {}
-        for loaded in runs:
-            for one in measure(loaded, tokens, characters)[0]:
-                costs.setdefault(one.way, []).append(float(one.per_character()[0]))
-        cells = [of_seeds(costs[way]) if way in costs else "" for way in (BOUND, EXACT)]
-        yield f"| {label} | {steps} | {took:.0f} | {' | '.join(cells)} |"
+    for label, recipe in recipes.items():
+        runs = [recipe.trained(steps[label], seed) for seed in range(seeds)]
+        ways = [[loaded.apply("token_nats", tokens).sum() for loaded, _ in runs]]
+        if recipe.name == "text_diffusion":
+            ways.insert(0, [loaded.nats(tokens).sum() for loaded, _ in runs])
+        cells = [of_seeds([nats / np.log(2) / characters.sum() for nats in way]) for way in ways]
+        took = np.mean([took for _, took in runs])
+        yield f"| {label} | {steps[label]} | {took:.0f} | {' | '.join([''] * (2 - len(cells)) + cells)} |"
 
 
 def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
@@ -152,15 +154,17 @@ def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
     yield "| --- | ---: | ---: |" + " ---: |" * len(METRICS)
     by_evaluations, controls = [], {}
     for name in names:
-        generator, (runs, steps, took) = params.generators[name], trained(name, seeds, seconds)
-        grades = [graded(loaded, generator, split, seed=seed) for seed, loaded in enumerate(runs)]
+        generator, recipe = params.generators[name], Recipe(name)
+        steps = recipe.steps(seconds)
+        runs = [recipe.trained(steps, seed) for seed in range(seeds)]
+        grades = [graded(loaded, generator, split, seed=seed) for seed, (loaded, _) in enumerate(runs)]
         columns = [of_seeds([g[metric] for g in grades]) for metric in METRICS]
-        yield f"| {name} | {steps} | {took:.0f} | {' | '.join(columns)} |"
+        yield f"| {name} | {steps} | {np.mean([took for _, took in runs]):.0f} | {' | '.join(columns)} |"
         controls = grades[0]
         for sampler, each in (("euler", 1), ("heun", 2), ("ddim", 1), ("ddim, eta 1", 1)):
             numbers = {"sampler": sampler.partition(",")[0], "guidance": 1.0} | ({"eta": 1.0} if "," in sampler else {})
             cells = [
-                f"{kernel_distance(runs[0], generator, split, steps=n // each, **numbers):.4f}" for n in EVALUATIONS
+                f"{kernel_distance(runs[0][0], generator, split, steps=n // each, **numbers):.4f}" for n in EVALUATIONS
             ]
             by_evaluations.append(f"| {name} | {sampler} | {' | '.join(cells)} |")
     for end, what in (("_floor", "real training images"), ("_real", "of real images"), ("_ceiling", "the worst")):
