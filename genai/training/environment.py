@@ -12,7 +12,7 @@ def environment(config: Any) -> dict[str, Any]:
     """Return versions, device and threads of a training with this configuration (a method's `Config`).
 
     device: the processor's vector instructions, which choose the numerical kernels, or the accelerator's name.
-    bf16: whether bfloat16 is used, not only asked for. processes: how many torchrun started.
+    bf16: whether bfloat16 is used, not only asked for; so compiled, where it was. processes: how many torchrun started.
     """
     found = {"genai": __version__, "python": platform.python_version(), "numpy": np.__version__}
     if config.method == "gradient_descent":
@@ -38,4 +38,5 @@ def _torch(config: Any) -> dict[str, Any]:
         "device": name,
         "bf16": config.bf16 and devices.has_bf16(device),
         "processes": devices.world_size(),
+        **({"compiled": devices.has_compiler(device)} if config.compile else {}),
     }

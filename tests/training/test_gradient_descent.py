@@ -345,6 +345,43 @@ def test_denormal_numbers_are_flushed_in_training(tmp_path):
     assert torch.tensor([1e-40]).mul(1.0).item() == 0
 
 
+class Drawn(Toy):
+    """Learns from a part of each batch, another number of examples each time, as masked diffusion does."""
+
+    changes: ClassVar = {"steps": 6, "warmup": 0.0, "decay": 0.0}
+
+    def loss(self, batch):
+        kept = torch.rand(len(batch["x"])) < 0.7
+        x = torch.dropout(self.hidden(self.embedding(batch["x"][kept])), 0.1, self.training).relu()
+        return (self.head(x).squeeze(1) - batch["y"][kept]).square().mean()
+
+
+class Fused(Drawn):
+    changes: ClassVar = Drawn.changes | {"compile": True}
+
+
+class FusedHalf(Drawn):
+    changes: ClassVar = Drawn.changes | {"compile": True, "steps": 3}
+
+
+@pytest.mark.skipif(not devices.has_compiler(torch.device("cpu")), reason="no C++ compiler")
+def test_fused_kernels_learn_the_same_and_have_the_bits_of_an_interrupted_run(tmp_path):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    runs = [start("Fused", whole), start("FusedHalf", halves, seconds=0.0)]
+    assert [run.wait(200) for run in runs] == [0, 0]
+    assert torch.load(halves / "checkpoint.pt", weights_only=True)["step"] == 3
+    assert start("Fused", halves).wait(200) == 0
+    assert_same_bits(done(halves), done(whole))
+    for name, tensor in run(tmp_path, Drawn).state_dict().items():
+        torch.testing.assert_close(done(whole)[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_compiler_it_trains_as_if_not_asked_to_fuse(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    fused = run(tmp_path / "fused", Drawn, compile=True)
+    assert_same_bits(weights(fused), weights(run(tmp_path / "plain", Drawn)))
+
+
 class Exact(Toy):
     """Without draws and without statistics of a batch, which differ between shares of it."""
 

@@ -110,10 +110,11 @@ def test_the_environment_says_what_the_last_bits_depend_on():
     assert fitted["genai"] == genai.__version__ and fitted["threads"] == 1
     assert fitted["device"].startswith("cpu ") and "torch" not in fitted
     numbers = NUMBERS["gradient_descent"]
-    trained = [environment(gradient_descent.Config(**numbers, bf16=bf16)) for bf16 in (True, False)]
+    trained = [environment(gradient_descent.Config(**numbers, bf16=asked, compile=asked)) for asked in (True, False)]
     assert trained[0]["torch"] == torch.__version__ and trained[0]["processes"] == 1
     assert trained[0]["bf16"] is devices.has_bf16(devices.device())
-    assert trained[1]["bf16"] is False
+    assert trained[0]["compiled"] is devices.has_compiler(devices.device())
+    assert trained[1]["bf16"] is False and "compiled" not in trained[1]
 
 
 def test_the_version_is_the_packages():

@@ -1,8 +1,15 @@
 """Where a training runs: the device, the processes of torchrun that share it, the signals that end it."""
 
+import atexit
+import importlib.util
 import os
+import shutil
 import signal
-from typing import Any, Self
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -30,6 +37,31 @@ def has_bf16(device: torch.device) -> bool:
     return amd or has.get("amx_bf16", False)
 
 
+def has_compiler(device: torch.device) -> bool:
+    """Say whether there is what torch.compile needs: Triton, or for a processor a C++ compiler and Python's headers."""
+    if device.type == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    return device.type == "cpu" and headers and shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def compiled(loss: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
+    """Return the same loss of the same random draws, its kernels fused; they are made at the first call.
+
+    A number of hidden tokens is a symbol from the start, so that the kernels, and with them the last bits, are the same
+    wherever a training is taken up. Kernels are never read from an earlier training: what torch keeps are pickles.
+    """
+    import torch._inductor.config
+
+    folder = tempfile.mkdtemp(prefix="genai-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    torch.compiler.config.force_disable_caches = True
+    torch._inductor.config.compile_threads = 1
+    torch._dynamo.config.capture_dynamic_output_shape_ops = True
+    return torch.compile(loss, options={"fallback_random": True})
+
+
 def world_size() -> int:
     """Return the number of processes that torchrun started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -51,14 +83,13 @@ def join(device: torch.device) -> tuple[int, int]:
 class Loss(nn.Module):
     """A model whose forward is its loss: DistributedDataParallel averages only the gradients of a forward."""
 
-    model: Any
-
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, loss: Callable[[dict[str, Tensor]], Tensor]):
         super().__init__()
         self.model = model
+        self.loss = loss
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.model.loss(batch)
+        return self.loss(batch)
 
 
 class Signals:

@@ -57,6 +57,9 @@ class Config(Strict):
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest norm of the gradient")
     ema: Fraction | None = Field(None, description="decay of the weights' moving average; null: none")
     bf16: bool = Field(False, description="autocast to bfloat16 where the device is faster in it")
+    compile: bool = Field(
+        False, description="fuse the kernels of the loss where there is a compiler: half a minute, once"
+    )
     validate_every: Count = 50
 
 
@@ -110,7 +113,9 @@ def descend(
             f"train.batch_size: {config.batch_size} should be at most the {n} training examples "
             f"and divisible by the {world} process(es) times train.accumulate, {config.accumulate}"
         )
-    fingerprint = f"{fingerprint} {world}"  # the batch norm and the draws of each share are its own
+    compiled = config.compile and devices.has_compiler(device)
+    # the batch norm and the draws of each share are its own, and so is the rounding of fused kernels
+    fingerprint = f"{fingerprint} {world} {compiled}"
     model.to(device).train()
     bf16 = config.bf16 and devices.has_bf16(device)
     optimizers = make_optimizers(model, config, bf16)
@@ -118,7 +123,11 @@ def descend(
     if config.ema is not None:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     result = average.module if average is not None else model
-    loss_of: Any = model.loss if world == 1 else nn.parallel.DistributedDataParallel(devices.Loss(model))
+    loss_of: Any = model.loss
+    if compiled:
+        loss_of = devices.compiled(loss_of)
+    if world > 1:
+        loss_of = nn.parallel.DistributedDataParallel(devices.Loss(model, loss_of))
     precision = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
     parameters = list(model.parameters())  # once: it takes as long as all that is watched at each step
 
