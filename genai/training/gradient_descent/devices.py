@@ -49,14 +49,14 @@ def compiled(loss: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[dict[str,
     """Return the same loss of the same random draws, its kernels fused; they are made at the first call.
 
     A number of hidden tokens is a symbol from the start, so that the kernels, and with them the last bits, are the same
-    wherever a training is taken up. Kernels are never read from an earlier training: what torch keeps are pickles.
+    wherever a training is taken up. They lie in a folder of this process: torch keeps pickles beside them, and would read
+    those of an earlier one.
     """
     import torch._inductor.config
 
     folder = tempfile.mkdtemp(prefix="genai-kernels-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-    torch.compiler.config.force_disable_caches = True
     torch._inductor.config.compile_threads = 1
     torch._dynamo.config.capture_dynamic_output_shape_ops = True
     return torch.compile(loss, options={"fallback_random": True})
