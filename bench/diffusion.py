@@ -73,6 +73,7 @@ class Recipe:
         dataset = Dataset(Path("data") / experiment.data)
         arrays, validation = dataset.arrays("train"), {k: v[:64] for k, v in dataset.arrays("validation").items()}
         numbers = experiment.train.model_dump() | {"seed": seed, "steps": steps, "validate_every": steps}
+        numbers |= {"compile": False}  # to make the kernels takes half a minute of CPU, as long as a short training
         torch.manual_seed(seed)
         model = models.build(self.name, experiment, dataset.description)
         if self.cls is not None:
