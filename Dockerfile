@@ -25,7 +25,7 @@ USER genai
 WORKDIR /home/genai
 
 FROM base AS worker
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends g++ git >/dev/null && rm -rf /var/lib/apt/lists/* \
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends git >/dev/null && rm -rf /var/lib/apt/lists/* \
     # the folder that compose mounts is another user's
     && git config --system --add safe.directory /origin && git config --system --add safe.directory /origin/.git \
     && install -d -o genai -g genai /project
