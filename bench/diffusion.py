@@ -9,7 +9,7 @@ take N CPU-seconds on this machine, graded as `genai grade` does, and sampled in
 It wants data/ and the judge's models/, which `dvc repro` makes.
 
 samples: what every generator of text writes, twenty texts of 60 words, for a reader to judge, as params.yaml has it; and its
-judge, n-grams at temperature 1. It wants models/, of this folder's project (`cd text` for that of `make text`).
+judge, n-grams at temperature 1. It wants models/, of this folder's project (for that of `make text`: cd text && PYTHONPATH=.. python -m ...).
 
 Prints what it writes to reports/diffusion_PART.md.
 """
