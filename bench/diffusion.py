@@ -163,7 +163,7 @@ def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
         yield f"| {name} | {steps} | {np.mean([took for _, took in runs]):.0f} | {' | '.join(columns)} |"
         controls = grades[0]
         for sampler, each in (("euler", 1), ("heun", 2), ("ddim", 1), ("ddim, eta 1", 1)):
-            numbers = {"sampler": sampler.partition(",")[0], "guidance": 1.0} | ({"eta": 1.0} if "," in sampler else {})
+            numbers = {"sampler": sampler.partition(",")[0], "guidance": 1.0, "eta": 1.0 if "," in sampler else 0.0}
             cells = [
                 f"{kernel_distance(runs[0][0], generator, split, steps=n // each, **numbers):.4f}" for n in EVALUATIONS
             ]
