@@ -2,7 +2,7 @@
 
 text: the recipe of text_diffusion, what it would be without its parts, block diffusion by blocks of 1 to 16 tokens and the
 autoregressive control, each trained for as many steps as take N CPU-seconds on this machine: the bound and the exact
-likelihood from left to right, bits per character of the same held-out windows. It wants data/.
+likelihood from left to right, bits per character of the same held-out windows. Kernels are not fused. It wants data/.
 
 images: every recipe of params.yaml whose task is image_diffusion, over the same network, each trained for as many steps as
 take N CPU-seconds on this machine, graded as `genai grade` does, and sampled in few and in many evaluations of the network.
