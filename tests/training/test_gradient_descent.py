@@ -359,9 +359,13 @@ class Drawn(Toy):
 class Fused(Drawn):
     changes: ClassVar = Drawn.changes | {"compile": True}
 
+    def loss(self, batch):
+        assert torch.compiler.is_compiling() or not self.training
+        return super().loss(batch)
 
-class FusedHalf(Drawn):
-    changes: ClassVar = Drawn.changes | {"compile": True, "steps": 3}
+
+class FusedHalf(Fused):
+    changes: ClassVar = Fused.changes | {"steps": 3}
 
 
 @pytest.mark.skipif(not devices.has_compiler(torch.device("cpu")), reason="no C++ compiler")
@@ -395,6 +399,14 @@ class Exact(Toy):
         return (self.head(self.hidden(self.embedding(batch["x"])).relu()).squeeze(1) - batch["y"]).square().mean()
 
 
+class FusedExact(Exact):
+    changes: ClassVar = Exact.changes | {"compile": True}
+
+    def loss(self, batch):
+        assert torch.compiler.is_compiling() or not self.training
+        return super().loss(batch)
+
+
 class Drawing(Exact):
     """Keeps what each step drew and which examples it saw, and gives that for its weights."""
 
@@ -425,6 +437,13 @@ def shared(tmp_path_factory):
 def test_two_processes_share_a_batch_and_learn_what_one_learns(shared, tmp_path):
     for name, tensor in run(tmp_path, Exact).state_dict().items():
         torch.testing.assert_close(done(shared / "Exact")[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not devices.has_compiler(torch.device("cpu")), reason="no C++ compiler")
+def test_two_processes_with_fused_kernels_learn_it_too(tmp_path):
+    assert start("FusedExact", tmp_path / "fused", processes=2).wait(500) == 0
+    for name, tensor in run(tmp_path / "plain", Exact).state_dict().items():
+        torch.testing.assert_close(done(tmp_path / "fused")[name], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_each_process_draws_its_own_dropout_and_every_step_another(shared):
