@@ -1,4 +1,4 @@
-"""The tables of genai/diffusion/README.md: python -m bench.diffusion text|images|samples [--seconds N] [--seeds N] [--split SPLIT].
+"""The tables of genai/diffusion/README.md: python -m bench.diffusion text|images|classifiers|kernels|samples [--seconds N] [--seeds N] [--split SPLIT].
 
 text: the recipe of text_diffusion, what it would be without its parts, block diffusion by blocks of 1 to 16 tokens and the
 autoregressive control, each trained for as many steps as take N CPU-seconds on this machine: the bound and the exact
@@ -7,6 +7,12 @@ likelihood from left to right, bits per character of the same held-out windows. 
 images: every recipe of params.yaml whose task is image_diffusion, over the same network, each trained for as many steps as
 take N CPU-seconds on this machine, graded as `genai grade` does, and sampled in few and in many evaluations of the network.
 It wants data/ and the judge's models/, which `dvc repro` makes.
+
+classifiers: the same recipes and seconds; what a classifier learns from the samples of each of several ways of sampling, two
+draws of each, which is how the samplers of params.yaml were chosen: on validation.
+
+kernels: what a step of training takes with fused kernels and without them, in turns, and what it takes to make the kernels.
+It wants data/ and a C++ compiler.
 
 samples: what every generator of text writes, twenty texts of 60 words, for a reader to judge, as params.yaml has it; and its
 judge, n-grams at temperature 1. It wants models/, of this folder's project (for that of `make text`: cd text && PYTHONPATH=.. python -m ...).
@@ -17,9 +23,8 @@ Prints what it writes to reports/diffusion_PART.md.
 import argparse
 import platform
 import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +35,28 @@ from torch import Tensor
 from genai import model as models
 from genai.commands.likelihood import held_out
 from genai.commands.quality import n_gram_texts
-from genai.core.config import Experiment, Generator, load, validate
+from genai.core.config import Experiment, Generator, Params, load, validate
 from genai.core.dataset import Dataset, load_tokenizer, write_text
+from genai.core.stage import cpu_seconds
 from genai.diffusion.text.masked import MaskedDiffusion
 from genai.model import Loaded
 from genai.tasks import image_generation, text_generation
 from genai.training.gradient_descent.train import Config, descend
 
 TRIED = 10, 40  # steps by whose difference the cost of one is known
+FUSED = 50, 250  # the same, where half a minute of making kernels is taken off
 WINDOWS = 64
 TEXTS, WORDS = 20, 60
 EVALUATIONS = (4, 8, 16, 32)
 FEWER = 500  # images of which the distance is told for each of these
+DRAWS = 2  # of samples from each model, of which a classifier learns
+WAYS: dict[str, dict[str, Any]] = {
+    "heun 6, guidance 1.2": {"sampler": "heun", "steps": 6, "guidance": 1.2},
+    "heun 16": {"sampler": "heun", "steps": 16, "guidance": 1.0},
+    "euler 12, guidance 1.2": {"sampler": "euler", "steps": 12, "guidance": 1.2},
+    "ddim 32, eta 1": {"sampler": "ddim", "steps": 32, "eta": 1.0, "guidance": 1.0},
+    "ddim 32, eta 1, guidance 1.2": {"sampler": "ddim", "steps": 32, "eta": 1.0, "guidance": 1.2},
+}
 METRICS = ("classification_accuracy", "kernel_distance", "frechet", "density", "coverage", "memorization")
 
 
@@ -63,6 +78,7 @@ class Recipe:
     name: str
     changes: dict[str, Any] = field(default_factory=dict)
     cls: Any = None
+    fused: bool = False  # to make the kernels takes half a minute of CPU, as long as a short training
 
     def trained(self, steps: int, seed: int) -> tuple[Loaded, float]:
         """Return the model after so many steps, and the CPU-seconds that they took."""
@@ -73,15 +89,15 @@ class Recipe:
         dataset = Dataset(Path("data") / experiment.data)
         arrays, validation = dataset.arrays("train"), {k: v[:64] for k, v in dataset.arrays("validation").items()}
         numbers = experiment.train.model_dump() | {"seed": seed, "steps": steps, "validate_every": steps}
-        numbers |= {"compile": False}  # to make the kernels takes half a minute of CPU, as long as a short training
+        numbers |= {"compile": self.fused}
         torch.manual_seed(seed)
         model = models.build(self.name, experiment, dataset.description)
         if self.cls is not None:
             model.__class__ = self.cls
-        start = time.process_time()
+        start = cpu_seconds()
         with tempfile.TemporaryDirectory() as work:
             model = descend(model, arrays, validation, validate(Config, numbers, "train"), Path(work), "")
-        took = time.process_time() - start
+        took = cpu_seconds() - start
         return Loaded(model, self.name, experiment, dataset.description, Path()), took
 
     def steps(self, seconds: float) -> int:
@@ -146,15 +162,12 @@ def text(seconds: float, seeds: int, split: str) -> Iterator[str]:
 def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
     """Yield the lines of the tables."""
     params = load()
-    names = [
-        name for name, e in params.experiments.items() if e.task == "image_diffusion" and name in params.generators
-    ]
     yield f"{seeds} seeds, {seconds:.0f} CPU-seconds of training each, one thread of {processor()}; figures of {split}."
     yield ""
     yield f"| recipe | steps | CPU-s | {' | '.join(METRICS)} |"
     yield "| --- | ---: | ---: |" + " ---: |" * len(METRICS)
     by_evaluations, controls = [], {}
-    for name in names:
+    for name in generated(params):
         generator, recipe = params.generators[name], Recipe(name)
         steps = recipe.steps(seconds)
         runs = [recipe.trained(steps, seed) for seed in range(seeds)]
@@ -178,6 +191,58 @@ def images(seconds: float, seeds: int, split: str) -> Iterator[str]:
     yield from by_evaluations
 
 
+def classifiers(seconds: float, seeds: int, split: str) -> Iterator[str]:
+    """Yield the lines of the table: the classification accuracy score by sampler."""
+    params = load()
+    yield f"{seeds} seeds, {seconds:.0f} CPU-seconds of training each, {DRAWS} draws of samples, one thread of {processor()}; accuracy on {split}."
+    yield ""
+    yield f"| recipe | steps | {' | '.join(WAYS)} | real images |"
+    yield "| --- |" + " ---: |" * (len(WAYS) + 2)
+    for name in generated(params):
+        generator, recipe = params.generators[name], Recipe(name)
+        judge, real = models.load(Path("models") / generator.judge), Dataset(Path("data") / generator.real)
+        train, held = real.arrays("train"), real.arrays(split)
+        labels = np.arange(validate(image_generation.Grade, generator.grade, "grade").n) % real.description.n_classes
+        steps = recipe.steps(seconds)
+        trained = [recipe.trained(steps, seed)[0] for seed in range(seeds)]
+
+        def score(x: np.ndarray, y: np.ndarray, judge: Loaded = judge, held: dict[str, np.ndarray] = held) -> float:
+            learned = image_generation.classifier(judge, x, y)
+            return float((learned.apply("predict_proba", held["x"]).argmax(1) == held["y"]).mean())
+
+        cells = []
+        for way in WAYS.values():
+            scores = []
+            for loaded in trained:
+                for seed in range(DRAWS):
+                    numbers = loaded.model.Sampling.of_sampler(way | {"seed": seed})
+                    sampling = validate(loaded.model.Sampling, numbers, "sampling")
+                    scores.append(score(image_generation.images(loaded, labels, sampling), labels))
+            cells.append(of_seeds(scores))
+        yield f"| {name} | {steps} | {' | '.join(cells)} | {score(train['x'][: len(labels)], train['y'][: len(labels)]):.4f} |"
+
+
+def kernels() -> Iterator[str]:
+    """Yield the lines of the table: the cost of a step, plain and fused."""
+    recipes = {
+        "text_diffusion": Recipe("text_diffusion"),
+        "text_autoregressive": Recipe("text_autoregressive"),
+        "blocks of 4": Recipe("text_diffusion", {"model": "blocks.BlockDiffusion", "config": {"block": 4}}),
+    }
+    yield f"One thread of {processor()}; by the difference of {FUSED[0]} and {FUSED[1]} steps."
+    yield ""
+    yield "| recipe | CPU-ms a step | fused | CPU-s to make the kernels |"
+    yield "| --- | ---: | ---: | ---: |"
+    for label, recipe in recipes.items():
+        costs = []
+        for fused in (False, True):
+            short, long = (replace(recipe, fused=fused).trained(steps, 0)[1] for steps in FUSED)
+            step = (long - short) / (FUSED[1] - FUSED[0])
+            costs.append((step, short - FUSED[0] * step))
+        (plain, start), (fast, start_fused) = costs
+        yield f"| {label} | {1000 * plain:.0f} | {1000 * fast:.0f} | {start_fused - start:.0f} |"
+
+
 def samples() -> Iterator[str]:
     """Yield the texts of each generator of text and of its judge, a numbered list each."""
     params = load()
@@ -195,6 +260,11 @@ def samples() -> Iterator[str]:
         yield f"**{name}** ({', '.join(f'{key} {value}' for key, value in numbers.items())})\n"
         yield from (f"{i}. {' '.join(one.split()[:WORDS])}" for i, one in enumerate(written, 1))
         yield ""
+
+
+def generated(params: Params) -> list[str]:
+    """Return the experiments whose models draw images."""
+    return [name for name, e in params.experiments.items() if e.task == "image_diffusion" and name in params.generators]
 
 
 def control(metric: str) -> str:
@@ -215,17 +285,17 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("text", "images", "samples"))
+    parts = {"text": text, "images": images, "classifiers": classifiers}
+    plain = {"kernels": kernels, "samples": samples}
+    parser.add_argument("part", choices=(*parts, *plain))
     parser.add_argument("--seconds", type=float, default=30.0, help="CPU-seconds of each training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    lines = []
     numbers = arguments.seconds, arguments.seeds, arguments.split
-    for line in {"text": lambda: text(*numbers), "images": lambda: images(*numbers), "samples": samples}[
-        arguments.part
-    ]():
+    lines = []
+    for line in parts[arguments.part](*numbers) if arguments.part in parts else plain[arguments.part]():
         print(line, flush=True)
         lines.append(line)
     write_text(Path(f"reports/diffusion_{arguments.part}.md"), "\n".join(lines) + "\n")
