@@ -11,8 +11,8 @@ It wants data/ and the judge's models/, which `dvc repro` makes.
 classifiers: the same recipes and seconds; what a classifier learns from the samples of each of several ways of sampling, two
 draws of each, which is how the samplers of params.yaml were chosen: on validation.
 
-kernels: what a step of training takes with fused kernels and without them, in turns, and what it takes to make the kernels.
-It wants data/ and a C++ compiler.
+kernels: what a step of training takes with fused kernels and without them, on one thread and on two, and what it takes to make
+the kernels. It wants data/, a C++ compiler and an idle machine.
 
 samples: what every generator of text writes, twenty texts of 60 words, for a reader to judge, as params.yaml has it; and its
 judge, n-grams at temperature 1. It wants models/, of this folder's project (for that of `make text`: cd text && PYTHONPATH=.. python -m ...).
@@ -23,6 +23,7 @@ Prints what it writes to reports/diffusion_PART.md.
 import argparse
 import platform
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -223,24 +224,29 @@ def classifiers(seconds: float, seeds: int, split: str) -> Iterator[str]:
 
 
 def kernels() -> Iterator[str]:
-    """Yield the lines of the table: the cost of a step, plain and fused."""
+    """Yield the lines of the table: what a step costs, and how long it takes."""
     recipes = {
         "text_diffusion": Recipe("text_diffusion"),
         "text_autoregressive": Recipe("text_autoregressive"),
         "blocks of 4": Recipe("text_diffusion", {"model": "blocks.BlockDiffusion", "config": {"block": 4}}),
     }
-    yield f"One thread of {processor()}; by the difference of {FUSED[0]} and {FUSED[1]} steps."
+    yield f"{processor()}; by the difference of {FUSED[0]} and {FUSED[1]} steps, one run of each."
     yield ""
-    yield "| recipe | CPU-ms a step | fused | CPU-s to make the kernels |"
-    yield "| --- | ---: | ---: | ---: |"
+    yield "| recipe | kernels | threads | CPU-ms a step | ms a step | CPU-s before the first |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    replace(recipes["text_diffusion"], fused=True).trained(1, 0)  # what is imported once is in no row
     for label, recipe in recipes.items():
-        costs = []
-        for fused in (False, True):
-            short, long = (replace(recipe, fused=fused).trained(steps, 0)[1] for steps in FUSED)
-            step = (long - short) / (FUSED[1] - FUSED[0])
-            costs.append((step, short - FUSED[0] * step))
-        (plain, start), (fast, start_fused) = costs
-        yield f"| {label} | {1000 * plain:.0f} | {1000 * fast:.0f} | {start_fused - start:.0f} |"
+        for fused, threads in ((False, 1), (True, 1), (False, 2), (True, 2)):
+            torch.set_num_threads(threads)
+            cpu, wall = [], []
+            for steps in FUSED:
+                torch.compiler.reset()
+                start = time.perf_counter()
+                cpu.append(replace(recipe, fused=fused).trained(steps, 0)[1])
+                wall.append(time.perf_counter() - start)
+            step, passed = ((long - short) / (FUSED[1] - FUSED[0]) for short, long in (cpu, wall))
+            cells = f"{1000 * step:.0f} | {1000 * passed:.0f} | {cpu[0] - FUSED[0] * step:.0f}"
+            yield f"| {label} | {'fused' if fused else 'plain'} | {threads} | {cells} |"
 
 
 def samples() -> Iterator[str]:
