@@ -45,7 +45,7 @@ from genai.tasks import image_generation, text_generation
 from genai.training.gradient_descent.train import Config, descend
 
 TRIED = 10, 40  # steps by whose difference the cost of one is known
-FUSED = 50, 250  # the same, where half a minute of making kernels is taken off
+FUSED = 30, 130  # the same, where half a minute of making kernels is taken off
 WINDOWS = 64
 TEXTS, WORDS = 20, 60
 EVALUATIONS = (4, 8, 16, 32)
