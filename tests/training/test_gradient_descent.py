@@ -356,12 +356,16 @@ class Drawn(Toy):
         return (self.head(x).squeeze(1) - batch["y"][kept]).square().mean()
 
 
-class Fused(Drawn):
-    changes: ClassVar = Drawn.changes | {"compile": True}
+class OnlyFused:
+    """Ends a training whose loss is not compiled."""
 
     def loss(self, batch):
         assert torch.compiler.is_compiling() or not self.training
         return super().loss(batch)
+
+
+class Fused(OnlyFused, Drawn):
+    changes: ClassVar = Drawn.changes | {"compile": True}
 
 
 class FusedHalf(Fused):
@@ -399,12 +403,8 @@ class Exact(Toy):
         return (self.head(self.hidden(self.embedding(batch["x"])).relu()).squeeze(1) - batch["y"]).square().mean()
 
 
-class FusedExact(Exact):
+class FusedExact(OnlyFused, Exact):
     changes: ClassVar = Exact.changes | {"compile": True}
-
-    def loss(self, batch):
-        assert torch.compiler.is_compiling() or not self.training
-        return super().loss(batch)
 
 
 class Drawing(Exact):
