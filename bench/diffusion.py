@@ -206,11 +206,6 @@ def classifiers(seconds: float, seeds: int, split: str) -> Iterator[str]:
         labels = np.arange(validate(image_generation.Grade, generator.grade, "grade").n) % real.description.n_classes
         steps = recipe.steps(seconds)
         trained = [recipe.trained(steps, seed)[0] for seed in range(seeds)]
-
-        def score(x: np.ndarray, y: np.ndarray, judge: Loaded = judge, held: dict[str, np.ndarray] = held) -> float:
-            learned = image_generation.classifier(judge, x, y)
-            return float((learned.apply("predict_proba", held["x"]).argmax(1) == held["y"]).mean())
-
         cells = []
         for way in WAYS.values():
             scores = []
@@ -218,9 +213,16 @@ def classifiers(seconds: float, seeds: int, split: str) -> Iterator[str]:
                 for seed in range(DRAWS):
                     numbers = loaded.model.Sampling.of_sampler(way | {"seed": seed})
                     sampling = validate(loaded.model.Sampling, numbers, "sampling")
-                    scores.append(score(image_generation.images(loaded, labels, sampling), labels))
+                    scores.append(learned(judge, image_generation.images(loaded, labels, sampling), labels, held))
             cells.append(of_seeds(scores))
-        yield f"| {name} | {steps} | {' | '.join(cells)} | {score(train['x'][: len(labels)], train['y'][: len(labels)]):.4f} |"
+        of_real = learned(judge, train["x"][: len(labels)], train["y"][: len(labels)], held)
+        yield f"| {name} | {steps} | {' | '.join(cells)} | {of_real:.4f} |"
+
+
+def learned(judge: Loaded, x: np.ndarray, y: np.ndarray, held: dict[str, np.ndarray]) -> float:
+    """Return the accuracy on held-out images of a classifier that learned from images x of the classes y alone."""
+    classifier = image_generation.classifier(judge, x, y)
+    return float((classifier.apply("predict_proba", held["x"]).argmax(1) == held["y"]).mean())
 
 
 def kernels() -> Iterator[str]:
@@ -239,8 +241,8 @@ def kernels() -> Iterator[str]:
             changed = replace(recipe, changes=recipe.changes | {"train": {"threads": threads}}, fused=fused)
             first, short, long = (timed(changed, steps) for steps in (1, *FUSED))  # made once, kernels are kept
             cpu, wall = ((b - a) / (FUSED[1] - FUSED[0]) for a, b in zip(short, long, strict=True))
-            kernels = "fused" if fused else "plain"
-            yield f"| {label} | {kernels} | {threads} | {1000 * cpu:.0f} | {1000 * wall:.0f} | {first[0]:.0f} |"
+            cells = f"{1000 * cpu:.0f} | {1000 * wall:.0f} | {first[0]:.0f}"
+            yield f"| {label} | {'fused' if fused else 'plain'} | {threads} | {cells} |"
 
 
 def timed(recipe: Recipe, steps: int) -> tuple[float, float]:
@@ -293,9 +295,9 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"text": text, "images": images, "classifiers": classifiers}
-    plain = {"kernels": kernels, "samples": samples}
-    parser.add_argument("part", choices=(*parts, *plain))
+    budgeted = {"text": text, "images": images, "classifiers": classifiers}
+    fixed = {"kernels": kernels, "samples": samples}
+    parser.add_argument("part", choices=(*budgeted, *fixed))
     parser.add_argument("--seconds", type=float, default=30.0, help="CPU-seconds of each training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=("validation", "test"), default="test")
@@ -303,7 +305,7 @@ def main() -> None:
     torch.set_num_threads(1)
     numbers = arguments.seconds, arguments.seeds, arguments.split
     lines = []
-    for line in parts[arguments.part](*numbers) if arguments.part in parts else plain[arguments.part]():
+    for line in budgeted[arguments.part](*numbers) if arguments.part in budgeted else fixed[arguments.part]():
         print(line, flush=True)
         lines.append(line)
     write_text(Path(f"reports/diffusion_{arguments.part}.md"), "\n".join(lines) + "\n")
